@@ -1,0 +1,1 @@
+"""Train deep networks layer by layer, across machines."""
