@@ -1,0 +1,180 @@
+"""Cut an `nn.Sequential` into blocks.
+
+A block learns from a loss at its own output, so it needs a parameter. Layers come in *units*, which are never cut
+apart by the functions that choose the cuts: a layer with trainable parameters and the layers without that follow it.
+Layers before the first parameter go with the first unit, and layers that share a parameter stay in one unit.
+
+    Flatten  Linear  ReLU  Linear  ReLU  Dropout  Linear
+    └──────────────────┘   └──────────────────┘   └────┘
+          unit 0                  unit 1          unit 2
+
+    split_each(net)          three blocks, one a unit
+    split_into(net, 2)       two blocks, the heavier one as light as possible
+    split_at(net, [3])       two blocks, where you say
+
+Blocks hold the network's own layers, not copies: training the blocks trains the network. A block of one layer is that
+layer; a block of several is a new `nn.Sequential`, numbered from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from layerline.blocks.balance import partition
+from layerline.blocks.cost import layer_seconds, learns, parameter_counts
+from layerline.errors import UsageError, did_you_mean
+
+Balance = Literal["parameters", "time"]
+
+
+def split_at(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
+    """Cut before the layers with the indices `cuts`: the first layer of every block but the first, increasing.
+
+    Raises `UsageError` if a cut is out of range, repeated or not in order, if a block has no trainable parameter, or
+    if two blocks share one.
+    """
+    _require_sequential(sequential)
+    length = len(sequential)
+    for cut in cuts:
+        if not 0 < cut < length:
+            raise UsageError(
+                f"cannot cut before layer {cut}: the network has the layers 0 to {length - 1}",
+                hint=f"A cut names the first layer of a later block, 1 to {length - 1}."
+                if length > 1
+                else "A single layer cannot be cut.",
+            )
+    for earlier, later in pairwise(cuts):
+        if earlier == later:
+            raise UsageError(f"the cut before layer {later} is given twice", hint="Name each cut once.")
+        if earlier > later:
+            raise UsageError(
+                f"the cuts are not in order: {later} comes after {earlier}", hint=f"Give {sorted(set(cuts))}."
+            )
+    bounds = [0, *cuts, length]
+    _require_parameters(sequential, bounds)
+    _require_own_parameters(sequential, bounds)
+    return _blocks(sequential, bounds)
+
+
+def split_each(sequential: nn.Sequential) -> list[nn.Module]:
+    """One block for each layer with parameters, together with the layers without that follow it.
+
+    Raises `UsageError` if the network has no trainable parameter.
+    """
+    _require_sequential(sequential)
+    return _blocks(sequential, [*_units(sequential), len(sequential)])
+
+
+def split_into(
+    sequential: nn.Sequential, count: int, balance: Balance = "parameters", sample: Tensor | None = None
+) -> list[nn.Module]:
+    """Cut into `count` blocks, the heaviest as light as possible, and among those cuts the most even.
+
+    `balance="parameters"` weighs a block by its trainable parameters; `balance="time"` by the seconds its layers
+    take for forward and weight gradient, measured here on `sample`: one batch (batch, ...) on the network's device.
+    Times differ from run to run, and the cuts may: for cuts to keep, note them and use `split_at`.
+
+    Raises `UsageError` for more blocks than the network has units, an unknown balance, and time without a sample.
+    """
+    _require_sequential(sequential)
+    if balance not in get_args(Balance):
+        raise UsageError(f"cannot balance blocks by '{balance}'{did_you_mean(str(balance), get_args(Balance))}")
+    if count < 1:
+        raise UsageError(f"cannot cut a network into {count} blocks", hint="Ask for at least one.")
+    starts = _units(sequential)
+    if count > len(starts):
+        raise UsageError(
+            f"cannot cut the network into {count} blocks: each needs a layer with parameters of its own, "
+            f"and there {'is' if len(starts) == 1 else 'are'} {len(starts)}",
+            hint=f"Ask for at most {len(starts)} {'block' if len(starts) == 1 else 'blocks'}.",
+        )
+    if balance == "parameters":
+        costs: tuple[float, ...] = parameter_counts(sequential)
+    elif sample is None:
+        raise UsageError(
+            "balancing blocks by time needs a sample to measure on",
+            hint='Give one batch as `sample`, or use balance="parameters".',
+        )
+    else:
+        costs = layer_seconds(sequential, sample)
+    bounds = [*starts, len(sequential)]
+    unit_costs = [sum(costs[start:stop]) for start, stop in pairwise(bounds)]
+    return _blocks(sequential, [0, *(bounds[unit] for unit in partition(unit_costs, count)), len(sequential)])
+
+
+def _units(sequential: nn.Sequential) -> list[int]:
+    """The index of the first layer of every unit."""
+    starts = [index for index, layer in enumerate(sequential) if learns(layer)]
+    if not starts:
+        raise UsageError(
+            "the network has no trainable parameters, so no block of it can learn",
+            hint="Add a layer with parameters, or unfreeze one with `requires_grad_()`.",
+        )
+    starts[0] = 0
+    glued = {start for first, last in _shared(sequential) for start in starts if first < start <= last}
+    return [start for start in starts if start not in glued]
+
+
+def _shared(sequential: nn.Sequential) -> list[tuple[int, int]]:
+    """First and last layer of every trainable parameter that several layers hold."""
+    holders: dict[int, list[int]] = {}
+    for index, layer in enumerate(sequential):
+        for parameter in layer.parameters():
+            if parameter.requires_grad:
+                holders.setdefault(id(parameter), []).append(index)
+    return [(layers[0], layers[-1]) for layers in holders.values() if len(layers) > 1]
+
+
+def _blocks(sequential: nn.Sequential, bounds: Sequence[int]) -> list[nn.Module]:
+    layers = list(sequential)
+    blocks: list[nn.Module] = []
+    for start, stop in pairwise(bounds):
+        if stop - start == 1:
+            blocks.append(layers[start])
+        else:
+            block = nn.Sequential(*layers[start:stop])
+            block.training = sequential.training
+            blocks.append(block)
+    return blocks
+
+
+def _require_sequential(network: object) -> None:
+    if not isinstance(network, nn.Sequential):
+        raise UsageError(
+            f"cannot cut a {type(network).__name__} into blocks: only an nn.Sequential has its layers in a row",
+            hint="Write the network as an nn.Sequential, or give its blocks as a list of modules.",
+        )
+    if not len(network):
+        raise UsageError("the network has no layers, so there is nothing to cut", hint="Add layers to it first.")
+    if type(network).forward is not nn.Sequential.forward:
+        raise UsageError(
+            f"cannot cut a {type(network).__name__} into blocks: its own `forward` may do more than run its layers",
+            hint="Put what it does into layers of a plain nn.Sequential, or give its blocks as a list of modules.",
+        )
+
+
+def _require_parameters(sequential: nn.Sequential, bounds: Sequence[int]) -> None:
+    layers = list(sequential)
+    for block, (start, stop) in enumerate(pairwise(bounds)):
+        if not any(learns(layer) for layer in layers[start:stop]):
+            names = ", ".join(type(layer).__name__ for layer in layers[start:stop])
+            where = f"layer {start}" if stop - start == 1 else f"layers {start}-{stop - 1}"
+            raise UsageError(
+                f"block {block} ({where}: {names}) has no trainable parameters, so it cannot learn",
+                hint="Keep layers without parameters with the layer before them, as `split_each` and `split_into` do.",
+            )
+
+
+def _require_own_parameters(sequential: nn.Sequential, bounds: Sequence[int]) -> None:
+    for first, last in _shared(sequential):
+        cut = next((cut for cut in bounds[1:-1] if first < cut <= last), None)
+        if cut is not None:
+            raise UsageError(
+                f"the cut before layer {cut} parts the layers {first} and {last}, which share a parameter: "
+                "two blocks would train it at once",
+                hint="Move the cut, or give each layer parameters of its own.",
+            )
