@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from layerline.errors import DataError, UsageError
 Array: TypeAlias = Tensor | ArrayLike
 
 _CHANNELS = (1, 3)
+_KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "classes")
 
 
 def from_arrays(
@@ -64,29 +66,19 @@ def read_npz(path: Path) -> Dataset:
 
     An array `classes` of strings names the classes. Arrays of Python objects are refused: they would be pickles.
     """
-    arrays: dict[str, NDArray[np.generic]] = {}
-    known = ("x_train", "y_train", "x_test", "y_test", "x", "y", "classes")
-    try:
-        with reading(path), path.open("rb") as raw, np.load(raw, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise DataError(f"{path}: one array instead of an archive", hint="save it with numpy.savez(x=…, y=…)")
-            names = [key for key in archive.files if key in known]
-            others = [key for key in archive.files if key not in known]
-            for key in names:
-                arrays[key] = archive[key]
-    except DataError:
-        raise
-    except Exception as error:  # numpy's and zipfile's parsers raise a dozen types for damaged files
-        raise DataError(
-            f"{path}: not a readable .npz file ({error})",
-            hint="save it again with numpy.savez; arrays of objects are not read",
-        ) from error
+    with reading(path), path.open("rb") as raw:
+        try:
+            arrays, names = _read_archive(raw)
+        except Exception as error:  # numpy's and zipfile's parsers raise a dozen types for damaged files
+            raise DataError(
+                f"{path}: not a readable .npz file ({error})",
+                hint="save it again with numpy.savez; arrays of objects are not read",
+            ) from error
     split = ("x_train", "y_train") if "x_train" in arrays else ("x", "y")
     absent = [key for key in split if key not in arrays]
     if absent:
-        there = ", ".join([*names, *others]) or "nothing"
         raise DataError(
-            f"{path}: no array {' and '.join(absent)} (the file has {there})",
+            f"{path}: no array {' and '.join(absent)} (the file has {', '.join(names) or 'nothing'})",
             hint="save it with numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…), or x=…, y=…",
         )
     classes = arrays.get("classes")
@@ -98,6 +90,15 @@ def read_npz(path: Path) -> Dataset:
         name=path.stem,
         classes=None if classes is None else [str(c) for c in classes.ravel()],
     )
+
+
+def _read_archive(raw: IO[bytes]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays with names we know, and the names of all."""
+    loaded = np.load(raw, allow_pickle=False)
+    if not isinstance(loaded, NpzFile):
+        raise ValueError("it is one array, not an archive")
+    with loaded as archive:
+        return {key: archive[key] for key in archive.files if key in _KEYS}, list(archive.files)
 
 
 def _examples(inputs: Tensor, labels: Tensor, what: str) -> Examples:

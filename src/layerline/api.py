@@ -1,0 +1,207 @@
+"""The Python interface: train, resume, evaluate and load, the same powers as the command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerline.data.catalog import load_dataset
+from layerline.data.dataset import Dataset
+from layerline.errors import LayerlineError, UsageError
+from layerline.events import Event, Listener, Row, Started
+from layerline.reporting.run_folder import RunFolder
+from layerline.run import Run
+from layerline.runtime.checkpoint import Checkpoints, Progress
+from layerline.runtime.execute import Execution, accuracy, make_trainer
+from layerline.runtime.model import Model, build_model
+from layerline.runtime.saved import load_model, save_model, weights_sha256
+from layerline.runtime.stop import Stop
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished training."""
+
+    model: Model
+    values: dict[str, Any]
+    """What `result.json` holds."""
+    rows: list[Row]
+    """The numbers of every epoch and block, as in `metrics.csv`."""
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Fraction of the test set the chosen readout gets right; None if the test set was not read."""
+        value: float | None = self.values["test_accuracy"]
+        return value
+
+
+def _silent(event: Event) -> None:
+    pass
+
+
+def train(
+    run: Run,
+    *,
+    data: Dataset | None = None,
+    network: nn.Sequential | Sequence[nn.Module] | None = None,
+    data_dir: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    listener: Listener = _silent,
+    stop: Stop | None = None,
+) -> Result:
+    """Train a run from the start.
+
+    `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`, trained
+    in place (an `nn.Sequential` counts as one block per layer with parameters). `out_dir`: where to leave the run folder;
+    None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
+    """
+    run = _resolve(run)
+    folder = RunFolder.create(run, Path(out_dir)) if out_dir is not None else None
+    return _finish(run, folder, data, network, data_dir, listener, stop or Stop())
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    data: Dataset | None = None,
+    network: nn.Sequential | Sequence[nn.Module] | None = None,
+    data_dir: str | Path | None = None,
+    listener: Listener = _silent,
+    stop: Stop | None = None,
+) -> Result:
+    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
+    folder = RunFolder.open(Path(run_dir))
+    return _finish(folder.run(), folder, data, network, data_dir, listener, stop or Stop())
+
+
+def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
+    """The trained model of a run folder: a module with `predict` and `scores` on raw examples [B, *shape]."""
+    return load_model(path, _blocks(network))
+
+
+def evaluate(
+    run_dir: str | Path,
+    *,
+    dataset: str | None = None,
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    network: nn.Sequential | Sequence[nn.Module] | None = None,
+) -> dict[str, Any]:
+    """Accuracy of a trained model on a test set: `{"dataset", "examples", "test_accuracy", "readouts"}`."""
+    model = load(run_dir, network=network).to(_device(Run.from_toml(Path(run_dir) / "config.toml")))
+    data = data or load_dataset(dataset or model.run.dataset, data_dir=data_dir)
+    if data.test is None:
+        raise UsageError(f"{data.name} has no test set")
+    if data.num_classes != len(model.classes):
+        raise UsageError(f"{data.name} has {data.num_classes} classes, the model {len(model.classes)}")
+    readouts = _readouts(model, data)
+    return {
+        "dataset": data.name,
+        "examples": len(data.test),
+        "test_accuracy": next(iter(readouts.values())),
+        "readouts": readouts,
+    }
+
+
+def _finish(
+    run: Run,
+    folder: RunFolder | None,
+    data: Dataset | None,
+    network: nn.Sequential | Sequence[nn.Module] | None,
+    data_dir: str | Path | None,
+    listener: Listener,
+    stop: Stop,
+) -> Result:
+    torch.set_num_threads(run.threads or 1)
+    data = data or load_dataset(run.dataset, data_dir=data_dir)
+    if run.validation:
+        data = data.hold_out()
+    model = build_model(run, data, _blocks(network)).to(_device(run))
+    trainer = make_trainer(model, data)
+    checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
+    with folder.listening(listener) if folder else nullcontext(listener) as heard:
+        execution = Execution(trainer, data, checkpoints, heard, stop)
+        execution.restore()
+        where = str(folder.path) if folder else ""
+        rows = list(execution.progress.rows)
+        heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
+        progress = execution.run()
+    values = _values(run, model, data, progress, folder)
+    if folder:
+        save_model(model, folder.model)
+        folder.write_result(values, progress.rows)
+    return Result(model, values, progress.rows)
+
+
+def _resolve(run: Run) -> Run:
+    """What is left open is decided and recorded before anything starts: chapters, threads, device."""
+    return run.replace(
+        chapters=run.chapter_count,
+        threads=run.threads or os.cpu_count() or 1,
+        device=_device(run).type,
+    )
+
+
+def _device(run: Run) -> torch.device:
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here", hint="leave out --device, or: --device cpu")
+    return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _blocks(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Module] | None:
+    if isinstance(network, nn.Sequential):
+        from layerline.blocks.split import split_each
+
+        return split_each(network)
+    return None if network is None else list(network)
+
+
+def _readouts(model: Model, data: Dataset) -> dict[str, float]:
+    assert data.test is not None
+    return {r.kind: accuracy(model, data.test, r) for r in model.available_readouts()}  # type: ignore[attr-defined]
+
+
+def _values(run: Run, model: Model, data: Dataset, progress: Progress, folder: RunFolder | None) -> dict[str, Any]:
+    """The content of result.json."""
+    readouts = _readouts(model, data) if data.test else {}
+    chosen = next(iter(readouts.values()), None)
+    for name, value in readouts.items():
+        if not 0 <= value <= 1:
+            raise LayerlineError(f"the accuracy of {name} came out as {value}")
+    return {
+        "preset": run.preset,
+        "dataset": data.name,
+        "test_accuracy": None if run.validation else chosen,
+        "validation_accuracy": chosen if run.validation else None,
+        "readout": run.readout.kind,
+        "readouts": readouts,
+        "train_seconds": round(progress.train_seconds, 3),
+        "epochs": run.epochs,
+        "chapters": run.chapter_count,
+        "nodes": 1,
+        "threads": run.threads,
+        "device": run.device,
+        "seed": run.seed,
+        "precision": run.precision,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_sha256": weights_sha256(model),
+        "curve": [{"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve],
+        "run_dir": str(folder.path) if folder else None,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"layerline": _version(), "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("layerline")

@@ -1,0 +1,114 @@
+"""From raw examples to what the first block sees: standardise, write the label, normalise.
+
+The encoder is frozen with the model: the same numbers prepare an example in training, evaluation and prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from layerline.blocks.normaliser import BaseNormaliser, row_norms
+from layerline.data.labels import LabelInput, LabelledViews
+from layerline.errors import UsageError
+
+Standardise = Literal["none", "global", "channel"]
+
+
+def statistics(inputs: Tensor, how: Standardise) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of raw examples [n, *shape]: one pair, or one per channel (feature, if not an image).
+
+    "none" maps uint8 to [0, 1] and leaves floats as they are. A constant channel keeps deviation 1.
+    """
+    if how == "none":
+        return (0.0,), (255.0 if inputs.dtype == torch.uint8 else 1.0,)
+    if how == "global":
+        columns = [inputs.flatten()]
+    else:
+        columns = list(inputs.transpose(0, 1).flatten(1))
+    # One channel at a time, in float64: exact enough to be the same on every machine, and no copy of the whole set.
+    pairs = [(float(c.double().mean()), float(c.double().std(correction=0))) for c in columns]
+    return tuple(mean for mean, _ in pairs), tuple(std or 1.0 for _, std in pairs)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Prepares raw examples [B, *shape] (uint8 or float) for a network.
+
+    `mean`, `std`: one number each, or one per channel. `labels` is None where no label goes into the input.
+    `flat`: the first block wants vectors, else [B, *shape].
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normaliser: BaseNormaliser
+    labels: LabelInput | None
+    flat: bool
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            self.labels.width(self.features, self.classes)
+            if self.labels.position == "append" and not self.flat:
+                raise UsageError(
+                    "a label can be appended to a vector, not to an image that stays an image",
+                    hint="write it over the first features: --labels.position first",
+                )
+
+    @property
+    def features(self) -> int:
+        """Numbers in one example."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the first block sees of one row."""
+        if not self.flat:
+            return self.shape
+        return (self.features if self.labels is None else self.labels.width(self.features, self.classes),)
+
+    def standardise(self, raw: Tensor) -> Tensor:
+        """Float32 [B, F], flat."""
+        per_channel = (-1, *[1] * (len(self.shape) - 1)) if len(self.mean) > 1 else (-1,)
+        mean = torch.tensor(self.mean, device=raw.device).view(per_channel)
+        std = torch.tensor(self.std, device=raw.device).view(per_channel)
+        return raw.float().sub_(mean).div_(std).flatten(1)
+
+    def plain(self, raw: Tensor) -> Tensor:
+        """Without a label. [B, *input_shape]"""
+        return self.normaliser(self.standardise(raw)).to(self.dtype).view(-1, *self.input_shape)
+
+    def labelled(self, raw: Tensor, labels: list[Tensor]) -> LabelledViews:
+        """One view per entry of `labels` ([B] class numbers each), sharing the image."""
+        assert self.labels is not None
+        hot = [self.labels.one_hot(labels_B, self.classes) for labels_B in labels]
+        return self._views(raw, torch.cat(hot), self.labels.strength**2)
+
+    def every_label(self, raw: Tensor) -> LabelledViews:
+        """C views, one for each class, in order."""
+        return self.labelled(raw, [raw.new_full((len(raw),), c, dtype=torch.int64) for c in range(self.classes)])
+
+    def neutral(self, raw: Tensor) -> LabelledViews | Tensor:
+        """The view that says nothing about the label; the plain input where labels are not written in."""
+        if self.labels is None:
+            return self.plain(raw)
+        label_BC = self.labels.neutral(len(raw), self.classes, raw.device)
+        return self._views(raw, label_BC, self.labels.strength**2 / self.classes)
+
+    def _views(self, raw: Tensor, label_RC: Tensor, label_energy: float) -> LabelledViews:
+        assert self.labels is not None
+        image_BF = self.labels.blank(self.standardise(raw), self.classes)
+        norms_B = (row_norms(image_BF).square() + label_energy).sqrt()
+        scale_B1 = self.normaliser.scale(norms_B, image_BF.shape[1])[:, None]
+        views = label_RC.view(-1, *scale_B1.shape[:1], self.classes) * scale_B1
+        return LabelledViews(
+            image_BF=image_BF.mul_(scale_B1).to(self.dtype),
+            label_RC=views.flatten(0, 1).to(self.dtype),
+            columns=self.labels.columns(self.features, self.classes),
+            shape=self.input_shape,
+        )

@@ -1,0 +1,78 @@
+"""A network: an ordered list of blocks, each fed the normalised output of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from layerline.blocks.linear import Init, LinearReLU
+from layerline.blocks.normaliser import BaseNormaliser, Normaliser, RmsNorm, row_norms
+from layerline.data.labels import LabelledViews
+from layerline.errors import UsageError
+from layerline.settings import Settings
+
+
+class Network(nn.Module):
+    """Blocks and the normaliser between them.
+
+    `units[l]`: outputs of block l per row. The input of the first block is normalised by the encoder.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], normaliser: BaseNormaliser, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.normaliser = normaliser
+        self.units = self._measure_units(input_shape)
+
+    def _measure_units(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        was_training = self.training
+        self.eval()
+        units = []
+        try:
+            with torch.no_grad():
+                for number, (h, _) in enumerate(self.activities(torch.zeros(1, *input_shape)), start=1):
+                    units.append(h[0].numel())
+        except RuntimeError as error:
+            number = len(units) + 1
+            raise UsageError(f"block {number} cannot take its input: {error}", hint="check the sizes of the blocks")
+        finally:
+            self.train(was_training)
+        return tuple(units)
+
+    def activities(self, x: Tensor | LabelledViews) -> Iterator[tuple[Tensor, Tensor]]:
+        """The output of every block and the L2 norms of its rows, in order."""
+        for index, block in enumerate(self.blocks):
+            h = apply(block, x)
+            norms_R = row_norms(h)
+            yield h, norms_R
+            if index + 1 < len(self.blocks):
+                x = self.normaliser(h, norms_R)
+
+
+def apply(block: nn.Module, x: Tensor | LabelledViews) -> Tensor:
+    """A block on plain rows or on views that share their image (written out if the block cannot share)."""
+    h: Tensor = block(x if isinstance(x, Tensor) or isinstance(block, LinearReLU) else x.full())
+    return h
+
+
+class Mlp(Settings):
+    """Linear + ReLU blocks."""
+
+    kind: Literal["mlp"] = "mlp"
+    widths: tuple[int, ...] = Field(default=(2000, 2000, 2000, 2000), min_length=1)
+    """Units of each block; the paper: 2000 four times."""
+    init: Init = "torch"
+    """"torch": uniform ±1/√in, bias too (PFF authors' code); "fan-in": N(0, 1/in), zero bias (Hinton's script)."""
+    normaliser: Normaliser = RmsNorm()
+    """Before every block, the first included: rms (Hinton), l2 (PFF authors' code) or none."""
+
+    def build(self, input_shape: tuple[int, ...]) -> Network:
+        """A fresh network for rows of `input_shape`; drawn from torch's global generator."""
+        features = torch.Size(input_shape).numel()
+        sizes = (features, *self.widths)
+        blocks = [LinearReLU(i, o, self.init) for i, o in zip(sizes, self.widths, strict=False)]
+        return Network(blocks, self.normaliser, input_shape)

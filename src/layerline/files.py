@@ -1,0 +1,53 @@
+"""Files that are either whole or not there: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerline.errors import LayerlineError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well; on any error `path` stays as it was.
+
+    LayerlineError for a full disk or a folder that cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave the old one."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def cannot_write(path: Path, error: OSError) -> LayerlineError:
+    """The error for a path that cannot be written."""
+    hint = (
+        "free some space, then: layerline resume RUN_DIR"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "choose another folder: --out-dir FOLDER"
+    )
+    return LayerlineError(f"cannot write {path}: {error.strerror or error}", hint=hint)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Negatives: how wrong labels and wrong images are chosen."""

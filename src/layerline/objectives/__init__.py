@@ -1,0 +1,1 @@
+"""Objectives: the local loss of a block."""

@@ -1,0 +1,110 @@
+"""The named runs. Each says what it is, how long it takes and what it reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerline.errors import UsageError, did_you_mean
+from layerline.run import Run
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A Run under a name. `settings` are the tables of its TOML."""
+
+    name: str
+    title: str
+    expect: str
+    """Expected time and result, from runs in docs/results."""
+    settings: dict[str, Any]
+
+    @property
+    def run(self) -> Run:
+        """The Run itself."""
+        return Run.from_dict(self.settings | {"preset": self.name}, f"preset {self.name}")
+
+
+_PAPER = {
+    "standardise": "global",
+    "order": "chapters",
+    "epochs": 100,
+    "chapters": 100,
+    "batch_size": 64,
+    "rate": {"kind": "cool-down"},
+}
+
+PRESETS = (
+    Preset(
+        "digits",
+        "Forward-Forward on scikit-learn's 8×8 digits, nothing to download",
+        "seconds; 97 %",
+        {
+            "dataset": "digits",
+            "network": {"kind": "mlp", "widths": [500, 500, 500]},
+            "labels": {"strength": 5.0, "position": "append"},
+            "epochs": 40,
+            "batch_size": 64,
+            "precision": "32-true",
+        },
+    ),
+    Preset(
+        "ff-mnist",
+        "fast Forward-Forward on MNIST, goodness readout, 784-2000×4",
+        "",
+        {
+            "labels": {"strength": 5.0},
+            "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}},
+            "augment": {"shift": 1},
+            "epochs": 8,
+        },
+    ),
+    Preset(
+        "local-ce-mnist",
+        "fast Performance-Optimized PFF on MNIST: local cross-entropy, all heads, 784-2000×4",
+        "",
+        {
+            "objective": {"kind": "local-cross-entropy"},
+            "readout": {"kind": "all-heads"},
+            "epochs": 7,
+            "batch_size": 512,
+            "optimizer": {"lr": 0.003},
+        },
+    ),
+    Preset(
+        "pff-mnist",
+        "the PFF paper's protocol on MNIST: 784-2000×4, batch 64, E = S = 100",
+        "",
+        _PAPER | {"labels": {"strength": 5.0}, "optimizer": {"lr": 0.001}},
+    ),
+    Preset(
+        "ff-unsupervised-mnist",
+        "Hinton's unsupervised Forward-Forward on MNIST: masked hybrids, linear readout",
+        "",
+        {
+            "negatives": {"kind": "masked-hybrid"},
+            "readout": {"kind": "softmax"},
+            "epochs": 20,
+        },
+    ),
+    Preset(
+        "pff-cifar10",
+        "Performance-Optimized PFF on CIFAR-10 under the paper's protocol: 3072-2000×4",
+        "",
+        _PAPER
+        | {
+            "dataset": "cifar-10",
+            "objective": {"kind": "local-cross-entropy"},
+            "readout": {"kind": "all-heads"},
+            "optimizer": {"lr": 0.001},
+        },
+    ),
+)
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; UsageError with a suggestion if there is none."""
+    for candidate in PRESETS:
+        if candidate.name == name:
+            return candidate
+    raise UsageError(f"there is no preset '{name}'{did_you_mean(name, [p.name for p in PRESETS])}")

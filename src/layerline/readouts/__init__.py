@@ -1,0 +1,1 @@
+"""Readouts: how trained blocks predict."""

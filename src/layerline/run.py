@@ -1,0 +1,220 @@
+"""The Run: one frozen description of an experiment, the same in Python, in TOML and on the command line.
+
+    preset or run.toml → Run → training
+
+Nothing that changes the result is decided anywhere else. Where a file or a flag leaves something out the preset's value
+stands, then the default here; precedence is flag > file > preset. The defaults are not the paper's protocol (the preset
+`pff-mnist` is), each field's docstring names the paper's value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import Field, ValidationError, model_validator
+
+from layerline.blocks.encoder import Standardise
+from layerline.blocks.network import Mlp
+from layerline.data.labels import LabelInput
+from layerline.errors import LayerlineError, UsageError, did_you_mean
+from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
+from layerline.negatives.masks import MaskedHybrid
+from layerline.objectives.forward_forward import ForwardForward
+from layerline.objectives.local_cross_entropy import LocalCrossEntropy
+from layerline.objectives.optimizer import Adam, Cosine, Rate
+from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
+from layerline.settings import Settings
+
+Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
+Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
+
+
+class Augment(Settings):
+    """Changes to training images, drawn anew for every image and epoch."""
+
+    shift: int = Field(default=0, ge=0, le=8)
+    """Largest shift in pixels, each way and direction; uncovered pixels are 0. Hinton's jitter: 2; PFF: none."""
+    flip: bool = False
+    """Mirror half of the images left to right."""
+
+
+class Run(Settings):
+    """Everything that decides the result of a training."""
+
+    preset: str = "custom"
+    """The name it started from; also the name of the run's folder."""
+    dataset: str = "mnist"
+    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub."""
+    validation: bool = False
+    """Hold out the end of the training set (10,000 images of MNIST and CIFAR) and judge on that; the test set stays
+    unread."""
+    standardise: Standardise = "global"
+    """Inputs to mean 0 and deviation 1 over the whole set or per channel, or "none": pixels in [0, 1]."""
+    augment: Augment = Augment()
+    """Shifts and flips of the training images."""
+    network: Mlp = Mlp()
+    """The blocks."""
+    labels: LabelInput = LabelInput()
+    """How a label is written into the input (Forward-Forward only)."""
+    objective: Objective = ForwardForward()
+    """The local loss of every block."""
+    negatives: Negatives = Random()
+    """How the wrong half of the data is made (Forward-Forward only)."""
+    readout: Readout = Goodness()
+    """How the trained network predicts."""
+    order: Literal["simultaneous", "chapters"] = "simultaneous"
+    """All blocks on every minibatch (Hinton), or each block a chapter's epochs before the next block (PFF)."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the data for every block; the paper's E = 100."""
+    chapters: int | None = Field(default=None, ge=1)
+    """Equal parts the epochs are cut into, the paper's splits S = 100; left out: as many as epochs."""
+    batch_size: int = Field(default=256, ge=1)
+    """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
+    shuffle: Literal["epoch", "once"] = "epoch"
+    """New minibatches every epoch, or drawn once (PFF authors' code)."""
+    optimizer: Adam = Adam(lr=0.002)
+    """Adam for every block, and for the softmax readout."""
+    rate: Rate = Cosine()
+    """How the learning rate goes: cool-down (PFF), cosine with warm-up, or constant."""
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    """Products in bfloat16 with float32 weights, moments and losses, or float32 throughout."""
+    seed: int = Field(default=0, ge=0)
+    """Decides weights, negatives, minibatches, shifts and masks."""
+    threads: int | None = Field(default=None, ge=1)
+    """Compute threads; left out: one per core. The result depends on it in the last bits."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: a GPU if there is one."""
+    eval_every: int = Field(default=0, ge=0)
+    """Epochs between looks at the accuracy on the validation split (or the test set, without one); 0: only at the end."""
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """Time between checkpoints; 0: after every minibatch."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        impossible(self)
+        return self
+
+    @property
+    def chapter_count(self) -> int:
+        """S."""
+        return self.chapters or self.epochs
+
+    @property
+    def epochs_per_chapter(self) -> int:
+        """C = E / S."""
+        return self.epochs // self.chapter_count
+
+    @property
+    def writes_labels(self) -> bool:
+        """True where the input carries a label."""
+        return isinstance(self.objective, ForwardForward) and isinstance(self.negatives, LabelNegatives)
+
+    def replace(self, **changes: Any) -> Run:
+        """A copy with some top-level fields changed, validated."""
+        return Run(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and tables; what is unset is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The Run as TOML."""
+        return tomli_w.dumps(self.to_dict())
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the result; a checkpoint belongs to one digest."""
+        settings = self.to_dict()
+        for name in ("checkpoint_seconds", "eval_every"):
+            del settings[name]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @staticmethod
+    def from_dict(settings: dict[str, Any], source: str = "the settings") -> Run:
+        """A Run from plain tables. UsageError for unknown names and impossible values, naming `source`."""
+        try:
+            return Run.model_validate(settings)
+        except ValidationError as error:
+            raise UsageError(f"{source}: {_explain(error)}") from None
+
+    @staticmethod
+    def from_toml(path: str | Path) -> Run:
+        """A Run from a TOML file."""
+        return Run.from_dict(read_toml(path), str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file. UsageError if it is missing or not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+
+
+def impossible(run: Run) -> None:
+    """Raises UsageError for settings that are fine one by one and cannot work together."""
+    if run.epochs % run.chapter_count:
+        near = max(s for s in range(1, run.chapter_count + 1) if run.epochs % s == 0)
+        raise UsageError(
+            f"{run.chapter_count} chapters do not divide {run.epochs} epochs", hint=f"try --chapters {near}"
+        )
+    if any(width < 1 for width in run.network.widths):
+        raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
+    blocks, readout = len(run.network.widths), run.readout
+    skip = getattr(readout, "skip", 0)
+    if skip >= blocks:
+        raise UsageError(
+            f"the {readout.kind} readout leaves out {skip} of {blocks} block(s), so nothing is left to read",
+            hint="add a block, or read the first one too: --readout.skip 0",
+        )
+    local = isinstance(run.objective, LocalCrossEntropy)
+    if local and isinstance(readout, Goodness):
+        raise UsageError(
+            "local cross-entropy has no goodness to read", hint="choose --readout all-heads, last-head or softmax"
+        )
+    if not local and isinstance(readout, LastHead | AllHeads):
+        raise UsageError(
+            f"Forward-Forward blocks have no heads for the {readout.kind} readout",
+            hint="choose --readout goodness or softmax",
+        )
+    if isinstance(run.negatives, MaskedHybrid) and isinstance(readout, Goodness) and not local:
+        raise UsageError(
+            "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
+            hint="choose --readout softmax",
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first thing pydantic found, with the TOML name and a suggestion."""
+    first = error.errors()[0]
+    kinds = {"mlp", "forward-forward", "local-cross-entropy", "goodness", "softmax"}
+    path = [str(part) for part in first["loc"] if part not in kinds]
+    if cause := first.get("ctx", {}).get("error"):
+        if isinstance(cause, LayerlineError):
+            return str(cause)
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting '{name}'{did_you_mean(path[-1], setting_names())}"
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
+    return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def setting_names() -> set[str]:
+    """Every name that can stand in a TOML file."""
+
+    def names(schema: dict[str, Any]) -> set[str]:
+        found = set(schema.get("properties", {}))
+        for definition in schema.get("$defs", {}).values():
+            found |= names(definition)
+        return found
+
+    return names(Run.model_json_schema())

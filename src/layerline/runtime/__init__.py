@@ -1,0 +1,1 @@
+"""Executing a run: learners, training orders, checkpoints, evaluation."""

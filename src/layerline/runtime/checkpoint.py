@@ -1,0 +1,111 @@
+"""Checkpoints: the whole state of a training, between two minibatches.
+
+    checkpoints/00001234.safetensors      every tensor (parameters, moments, negatives, records)
+    checkpoints/latest.json               which file, its SHA-256, the cursor, what was measured so far, whose it is
+
+`latest.json` is replaced after the tensors are on disk, and the older file is deleted after that: whenever the power goes,
+one complete checkpoint is left. No pickle: safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from layerline.errors import CheckpointError, LayerlineError
+from layerline.events import Evaluated, Row
+from layerline.files import replacing, sha256_of, write_text
+from layerline.runtime.trainer import Cursor
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """What a run has measured so far; it travels with the checkpoint."""
+
+    train_seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    curve: list[Evaluated] = field(default_factory=list)
+
+
+class Checkpoints:
+    """The checkpoints of one run: `run_digest` and `data_digest` say whose they are."""
+
+    def __init__(self, folder: Path, run_digest: str, data_digest: str) -> None:
+        self.folder = folder
+        self._whose = {"format": FORMAT, "run": run_digest, "data": data_digest}
+
+    def save(self, tensors: dict[str, Tensor], cursor: Cursor, progress: Progress, step: int) -> Path:
+        """Write a checkpoint; on a full disk LayerlineError, and the one before stays good."""
+        path = self.folder / f"{step:08d}.safetensors"
+        try:
+            with replacing(path) as beside:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+        except SafetensorError as error:
+            raise LayerlineError(
+                f"cannot write {path}: {error}", hint="the checkpoint before it is whole: layerline resume RUN_DIR"
+            ) from None
+        facts = self._whose | {
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "cursor": asdict(cursor),
+            "progress": asdict(progress),
+        }
+        write_text(self.folder / "latest.json", json.dumps(facts))
+        for old in self.folder.glob("*.safetensors"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        return path
+
+    def load(self, device: torch.device) -> tuple[dict[str, Tensor], Cursor, Progress] | None:
+        """The last checkpoint, or None where there is none yet. CheckpointError if it is damaged or another run's."""
+        latest = self.folder / "latest.json"
+        if not latest.exists():
+            return None
+        facts = self._facts(latest)
+        path = self.folder / str(facts["file"])
+        hint = "the run cannot go on from here; start it anew with: layerline train RUN_DIR/config.toml"
+        if not path.is_file():
+            raise CheckpointError(f"{latest} names {path.name}, which is missing", hint=hint)
+        if sha256_of(path) != facts["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one recorded", hint=hint)
+        try:
+            tensors = load_file(path, device=str(device))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a safetensors file: {error}", hint=hint) from None
+        return tensors, Cursor(**facts["cursor"]), _progress(facts["progress"])
+
+    def _facts(self, latest: Path) -> dict[str, Any]:
+        try:
+            facts = json.loads(latest.read_text(encoding="utf-8"))
+            complete = {"file", "sha256", "cursor", "progress"} | set(self._whose)
+            if not complete <= set(facts):
+                raise ValueError(f"no {sorted(complete - set(facts))[0]}")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{latest} cannot be read: {error}") from None
+        if facts["format"] != FORMAT:
+            raise CheckpointError(f"{latest} has format {facts['format']}, this version reads {FORMAT}")
+        if facts["run"] != self._whose["run"]:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder} belongs to another run: config.toml was changed since",
+                hint="start a new run with these settings: layerline train RUN_DIR/config.toml",
+            )
+        if facts["data"] != self._whose["data"]:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder} was trained on other data",
+                hint="name the data folder it was started with: --data-dir FOLDER",
+            )
+        return facts  # type: ignore[no-any-return]
+
+
+def _progress(facts: dict[str, Any]) -> Progress:
+    rows, curve = facts["rows"], facts["curve"]
+    return Progress(facts["train_seconds"], [Row(**row) for row in rows], [Evaluated(**point) for point in curve])

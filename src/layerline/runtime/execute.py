@@ -1,0 +1,115 @@
+"""Driving a trainer: the clock, the checkpoints, the looks at held-out data, and stopping on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from layerline.data.dataset import Dataset, Examples
+from layerline.errors import CheckpointError, Stopped
+from layerline.events import EpochDone, Evaluated, Event, Listener, Saved
+from layerline.readouts.readouts import BaseReadout
+from layerline.runtime.chapters import ChapterTrainer
+from layerline.runtime.checkpoint import Checkpoints, Progress
+from layerline.runtime.model import Model
+from layerline.runtime.simultaneous import SimultaneousTrainer
+from layerline.runtime.stop import Stop
+from layerline.runtime.trainer import Trainer
+
+
+def make_trainer(model: Model, data: Dataset) -> Trainer:
+    """The trainer of the run's order."""
+    kind = SimultaneousTrainer if model.run.order == "simultaneous" else ChapterTrainer
+    return kind(model, data)
+
+
+def accuracy(model: Model, examples: Examples, readout: BaseReadout | None = None) -> float:
+    """Fraction of examples the model gets right."""
+    predicted = model.scores(examples.inputs, readout).argmax(1).cpu()
+    return (predicted == examples.labels).double().mean().item()
+
+
+class Execution:
+    """One training from its last checkpoint (or the start) to its end."""
+
+    def __init__(
+        self, trainer: Trainer, data: Dataset, checkpoints: Checkpoints | None, listener: Listener, stop: Stop
+    ) -> None:
+        self.trainer, self.data, self.checkpoints = trainer, data, checkpoints
+        self.listener, self.stop = listener, stop
+        self.progress = Progress()
+        self._saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint, if there is one."""
+        found = self.checkpoints.load(self.trainer.negatives_n.device) if self.checkpoints else None
+        if found is None:
+            return
+        tensors, cursor, self.progress = found
+        try:
+            self.trainer.load(tensors, cursor)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
+
+    def run(self) -> Progress:
+        """Train to the end. Stopped (after saving) when asked to; the state is saved at the end, too."""
+        for event in self._timed(self.trainer.train()):
+            if isinstance(event, EpochDone):
+                self.progress.rows += event.rows
+            self.listener(event)
+            if isinstance(event, EpochDone):
+                self._look(event.epoch)
+            if self.stop.exit_status is not None:
+                self._save()
+                raise self._stopped(self.stop.exit_status)
+            if time.monotonic() - self._saved_at >= self.trainer.run.checkpoint_seconds:
+                self._save()
+        self._save()
+        return self.progress
+
+    def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The same events; only the time inside the trainer counts as training."""
+        while True:
+            begin = time.perf_counter()
+            event = next(events, None)
+            if torch.cuda.is_available() and isinstance(event, EpochDone | None):
+                torch.cuda.synchronize()
+            self.progress.train_seconds += time.perf_counter() - begin
+            if event is None:
+                return
+            yield event
+
+    def _look(self, epoch: int) -> None:
+        """Measure the accuracy on held-out data, where the run asks for it and all blocks are equally far."""
+        run, cursor = self.trainer.run, self.trainer.cursor
+        due = run.eval_every and epoch % run.eval_every == 0
+        between = cursor.block == cursor.batch == 0 and cursor.epoch % run.epochs_per_chapter == 0
+        between = between or (run.order == "simultaneous" and cursor.batch == 0)
+        if not (due and between and self.data.test):
+            return
+        split = "validation" if run.validation else "test"
+        right = accuracy(self.trainer.model, self.data.test)
+        look = Evaluated(epoch, split, right, self.progress.train_seconds)
+        self.progress.curve.append(look)
+        self.listener(look)
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        trainer = self.trainer
+        path = self.checkpoints.save(trainer.tensors(), trainer.cursor, self.progress, trainer.steps_done)
+        self._saved_at = time.monotonic()
+        self.listener(Saved(str(path)))
+
+    def _stopped(self, exit_status: int) -> Stopped:
+        if self.checkpoints is None:
+            return Stopped("training was stopped; nothing was saved", exit_status=exit_status)
+        folder: Path = self.checkpoints.folder.parent
+        return Stopped(
+            f"training was stopped and saved after {self.trainer.steps_done:,} of {self.trainer.steps:,} minibatches",
+            exit_status=exit_status,
+            hint=f"go on with: layerline resume {folder}",
+        )

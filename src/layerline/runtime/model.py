@@ -1,0 +1,147 @@
+"""A model: blocks, their local heads, the readout and the encoder; what a run trains and leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.head import LinearHead
+from layerline.blocks.linear import LinearReLU
+from layerline.blocks.network import Network
+from layerline.data.dataset import Dataset
+from layerline.errors import DataError, UsageError
+from layerline.objectives.forward_forward import ForwardForward
+from layerline.objectives.local_cross_entropy import LocalCrossEntropy
+from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHead, Softmax
+from layerline.run import Run
+from layerline.runtime.seeding import generator
+
+CHUNK_ROWS = 4096  # rows of a forward pass outside the training step: enough to fill the cores, small enough for caches
+
+PRECISIONS = {"bf16-mixed": torch.bfloat16, "32-true": torch.float32}
+
+
+class Model(nn.Module):
+    """Classifies raw examples [B, *shape], uint8 or float as in the training set.
+
+    `states[l]` is what the objective owns at block l (local head, running means); `head` the softmax readout's, if any.
+    """
+
+    def __init__(self, run: Run, network: Network, encoder: Encoder, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.run, self.encoder, self.classes = run, encoder, classes
+        self.network = network
+        self.own_network = False  # True for modules that came from outside
+        self.states = nn.ModuleList(run.objective.init(units, encoder.classes) for units in network.units)
+        self.head: LinearHead | None = None
+        if isinstance(run.readout, Softmax):
+            self.head = LinearHead(sum(network.units[run.readout.skip :]), encoder.classes)
+
+    @property
+    def heads(self) -> Sequence[nn.Module]:
+        """Local heads, one per block."""
+        return list(self.states)
+
+    @property
+    def readout_head(self) -> nn.Module:
+        """The softmax readout's head."""
+        assert self.head is not None
+        return self.head
+
+    def goodness(self, norms_R: Tensor, units: int) -> Tensor:
+        """Goodness of rows of `units` outputs from their L2 norms."""
+        assert isinstance(self.run.objective, ForwardForward)
+        return self.run.objective.of_norms(norms_R, units)
+
+    def available_readouts(self) -> list[BaseReadout]:
+        """Every readout this model has, the chosen one first."""
+        chosen = self.run.readout
+        others: list[BaseReadout] = []
+        if self.run.writes_labels and len(self.network.blocks) > 1:
+            others.append(Goodness())
+        if isinstance(self.run.objective, LocalCrossEntropy):
+            others += [LastHead(), AllHeads()]
+        return [chosen, *(readout for readout in others if readout.kind != chosen.kind)]  # type: ignore[attr-defined]
+
+    def scores(self, raw: Tensor, readout: BaseReadout | None = None) -> Tensor:
+        """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
+        self.check(raw)
+        readout = readout or self.run.readout
+        views = self.encoder.classes if isinstance(readout, Goodness) else 1
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode(), self.autocast():
+                parts = [readout.scores(self, part.to(device)) for part in raw.split(max(1, CHUNK_ROWS // views))]
+                return torch.cat(parts) if parts else torch.zeros(0, self.encoder.classes)
+        finally:
+            self.train(was_training)
+
+    def predict(self, raw: Tensor) -> Tensor:
+        """Class numbers, int64 [B]."""
+        return self.scores(raw).argmax(1)
+
+    forward = scores
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The run's precision for forward passes of any module."""
+        dtype = PRECISIONS[self.run.precision]
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=dtype != torch.float32)
+
+    def check(self, raw: Tensor) -> None:
+        """DataError if these are not examples of the kind the model was trained on."""
+        if tuple(raw.shape[1:]) != self.encoder.shape:
+            raise DataError(
+                f"examples of shape {tuple(raw.shape[1:])}, but the model was trained on {self.encoder.shape}",
+                hint="resize or convert them (channels, height, width), or train a model on this kind",
+            )
+
+
+def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = None) -> Model:
+    """A fresh model for this data: weights drawn from the run's seed, statistics taken from the training set.
+
+    `network`: blocks of one's own, used (and trained) in place, instead of `run.network`.
+    """
+    labels = run.labels if run.writes_labels else None
+    mean, std = statistics(data.train.inputs, run.standardise)
+    flat = network is None or not data.is_image or _starts_flat(network)
+    encoder = Encoder(
+        shape=data.shape,
+        classes=data.num_classes,
+        mean=mean,
+        std=std,
+        normaliser=run.network.normaliser,
+        labels=labels,
+        flat=flat,
+        dtype=PRECISIONS[run.precision],
+    )
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
+            built = run.network.build(encoder.input_shape)
+    else:
+        built = Network(network, run.network.normaliser, encoder.input_shape)
+    for number, block in enumerate(built.blocks, start=1):
+        if not any(p.requires_grad for p in block.parameters()):
+            raise UsageError(
+                f"block {number} has no parameters to train", hint="join it to a neighbour: layerline.split_each(...)"
+            )
+    model = Model(run, built, encoder, data.classes)
+    model.own_network = network is not None
+    return model
+
+
+def _starts_flat(network: Sequence[nn.Module]) -> bool:
+    """True if the first layer that does something wants vectors."""
+    for module in nn.Sequential(*network).modules():
+        if isinstance(module, nn.Linear | LinearReLU):
+            return True
+        if isinstance(module, nn.Flatten) or (list(module.parameters(recurse=False)) and not list(module.children())):
+            return False
+    return False

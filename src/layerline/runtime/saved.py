@@ -1,0 +1,150 @@
+"""A trained model on disk: `model/` in a run folder, enough to predict without the training data.
+
+    model.safetensors   parameters and buffers of blocks, local heads and the readout
+    model.json          what the examples looked like: shape, classes, mean and deviation
+    config.toml         the Run
+    README.md           the model card (written by the report)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from layerline.blocks.encoder import Encoder
+from layerline.blocks.network import Network
+from layerline.errors import CheckpointError, UsageError
+from layerline.files import replacing, write_text
+from layerline.run import Run
+from layerline.runtime.model import PRECISIONS, Model
+
+FORMAT = 1
+
+
+def trained_tensors(model: Model) -> dict[str, Tensor]:
+    """Parameters and buffers in network order: of each block and its local head, then of the readout."""
+    named: dict[str, Tensor] = {}
+    for index, (block, state) in enumerate(zip(model.network.blocks, model.states, strict=True)):
+        named |= {f"blocks.{index}.{name}": tensor for name, tensor in block.state_dict().items()}
+        named |= {f"heads.{index}.{name}": tensor for name, tensor in state.state_dict().items()}
+    if model.head is not None:
+        named |= {f"readout.{name}": tensor for name, tensor in model.head.state_dict().items()}
+    return named
+
+
+def weights_sha256(model: Model) -> str:
+    """SHA-256 over all trained parameters and buffers in network order, raw little-endian bytes."""
+    digest = hashlib.sha256()
+    for tensor in trained_tensors(model).values():
+        array = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write the model's files (the card is the report's)."""
+    encoder = model.encoder
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_tensors(model).items()}
+    with replacing(folder / "model.safetensors") as beside:
+        save_file(tensors, beside)
+    facts = {
+        "format": FORMAT,
+        "shape": encoder.shape,
+        "classes": model.classes,
+        "mean": encoder.mean,
+        "std": encoder.std,
+        "flat": encoder.flat,
+        "own_network": model.own_network,
+    }
+    write_text(folder / "model.json", json.dumps(facts, indent=2) + "\n")
+    write_text(folder / "config.toml", model.run.to_toml())
+
+
+@dataclass(frozen=True)
+class Description:
+    """`model.json`: what the examples looked like."""
+
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flat: bool
+    own_network: bool
+
+
+def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> Model:
+    """The model of a run folder (or of its `model/`), on the CPU, ready to predict.
+
+    `network`: the blocks, where the run trained modules of one's own; their weights are overwritten. UsageError where no
+    model lies at `path`; CheckpointError where it is damaged.
+    """
+    folder = model_folder(Path(path))
+    run = Run.from_toml(folder / "config.toml")
+    about = _describe(folder / "model.json")
+    if about.own_network and network is None:
+        raise UsageError(
+            f"the model in {folder} was trained on modules of your own",
+            hint="hand in the same modules: layerline.load(path, network=blocks)",
+        )
+    encoder = Encoder(
+        shape=about.shape,
+        classes=len(about.classes),
+        mean=about.mean,
+        std=about.std,
+        normaliser=run.network.normaliser,
+        labels=run.labels if run.writes_labels else None,
+        flat=about.flat,
+        dtype=PRECISIONS[run.precision],
+    )
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            built = run.network.build(encoder.input_shape)
+    else:
+        built = Network(network, run.network.normaliser, encoder.input_shape)
+    model = Model(run, built, encoder, about.classes)
+    model.own_network = about.own_network
+    _fill(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def model_folder(path: Path) -> Path:
+    """The folder with the model's files, for a run folder or the folder itself."""
+    for folder in (path / "model", path):
+        if (folder / "model.json").is_file():
+            return folder
+    if (path / "config.toml").is_file():
+        raise UsageError(f"the run in {path} is not finished", hint=f"finish it: layerline resume {path}")
+    raise UsageError(f"there is no model in {path}", hint="train one: layerline train digits")
+
+
+def _describe(path: Path) -> Description:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if facts.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return Description(**{name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def _fill(model: Model, path: Path) -> None:
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from None
+    own = trained_tensors(model)
+    wrong = [n for n in own.keys() | saved.keys() if n not in own or n not in saved or own[n].shape != saved[n].shape]
+    if wrong:
+        raise CheckpointError(f"{path} does not fit the network of its config.toml: {sorted(wrong)[0]}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])

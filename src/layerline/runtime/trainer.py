@@ -1,0 +1,198 @@
+"""A trainer: a training order as a generator that can stop, and go on, between any two minibatches.
+
+Problem: display, evaluation, checkpoints and Ctrl-C must not be woven into the training loops, and a run that goes on
+from a checkpoint must end with the same bits as one that was never disturbed.
+
+Solution: `train()` yields after every minibatch; whoever drives it may save then, and time spent outside is not training
+time. The state is explicit: parameters, moments, the labels drawn for the chapter, the records of the epoch so far, and
+a `Cursor` to the next minibatch. Everything else (order, shifts, masks, negatives) is a function of seed and cursor.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerline.data.dataset import Dataset
+from layerline.errors import UsageError
+from layerline.events import EpochDone, Event, Row
+from layerline.negatives.labels import LabelNegatives
+from layerline.negatives.masks import MaskedHybrid, hybrid
+from layerline.readouts.readouts import Goodness, features
+from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
+from layerline.runtime.model import CHUNK_ROWS, PRECISIONS, Model
+from layerline.runtime.seeding import generator
+from layerline.runtime.training_set import TrainingSet
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The next minibatch to train: epochs count over the whole run; blocks from 0, the readout's head comes last."""
+
+    epoch: int = 0
+    block: int = 0
+    batch: int = 0
+
+
+class Trainer(ABC):
+    """What both training orders share."""
+
+    def __init__(self, model: Model, data: Dataset) -> None:
+        self.model, self.run = model, model.run
+        run, objective = self.run, self.run.objective
+        device = next(model.parameters()).device
+        self.data = TrainingSet(data.train, run.augment, run.seed, device)
+        self.batches = -(-len(self.data) // run.batch_size)
+        self.learners = [
+            make_learner(block, state, objective, run.optimizer, units, PRECISIONS[run.precision])
+            for block, state, units in zip(model.network.blocks, model.states, model.network.units, strict=True)
+        ]
+        self.head = HeadLearner(model.head, run.optimizer) if model.head is not None else None
+        self.cursor = Cursor()
+        self.negatives_n = torch.zeros_like(self.data.labels)
+        self.records: dict[str, list[Tensor]] = {}
+        self._masks: Tensor | None = None
+        if isinstance(run.negatives, MaskedHybrid) and objective.needs_negatives:
+            self._masks = run.negatives.masks(data.shape, generator(run.seed, "masks")).to(device)
+        if objective.needs_negatives and data.num_classes < 2:
+            raise UsageError("Forward-Forward needs at least two classes", hint="choose --objective local-cross-entropy")
+
+    @abstractmethod
+    def train(self) -> Iterator[Event]:
+        """From the cursor to the end. Yields after every minibatch; the last of an epoch yields `EpochDone`."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Minibatches of the whole run."""
+
+    @property
+    @abstractmethod
+    def steps_done(self) -> int:
+        """Minibatches before the cursor."""
+
+    # State ------------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state but the cursor, by name."""
+        named = {"negatives": self.negatives_n}
+        for index, learner in enumerate(self.learners):
+            named |= {f"{index}.{k}": v for k, v in learner.tensors().items()}
+        if self.head:
+            named |= {f"readout.{k}": v for k, v in self.head.tensors().items()}
+        return named | {f"record.{k}": torch.cat(v) for k, v in self.records.items() if v}
+
+    def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
+        """Take over a state, in place. KeyError or RuntimeError if it is another network's."""
+        own = self.tensors()
+        records = {k: v for k, v in tensors.items() if k.startswith("record.")}
+        if missing := set(own) ^ (set(tensors) - set(records)):
+            raise KeyError(", ".join(sorted(missing)[:3]))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
+        for learner in self.learners:
+            learner.refresh()
+        self.cursor = cursor
+        sizes = [len(self.batch_slice(b)) for b in range(cursor.batch)]
+        for name, record in records.items():
+            per_image = len(record) // max(1, sum(sizes))
+            self.records[name.removeprefix("record.")] = list(record.split([size * per_image for size in sizes]))
+
+    # Minibatches ------------------------------------------------------------------------------------------------
+
+    def batch_slice(self, batch: int) -> range:
+        """Positions of a minibatch in the epoch's order."""
+        start = batch * self.run.batch_size
+        return range(start, min(start + self.run.batch_size, len(self.data)))
+
+    def lr(self, epoch: int, batch: int) -> float:
+        """The blocks' learning rate at a minibatch."""
+        return self.run.optimizer.lr * self.run.rate.factor(epoch + batch / self.batches, self.run.epochs)
+
+    def head_lr(self, epoch: int, batch: int) -> float:
+        """The readout's learning rate at a minibatch."""
+        optimizer = self.run.optimizer
+        return (optimizer.head_lr or optimizer.lr) * self.run.rate.factor(epoch + batch / self.batches, self.run.epochs)
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the examples in an epoch, [n]."""
+        return self.data.order(0 if self.run.shuffle == "once" else epoch)
+
+    def first_input(self, indices_B: Tensor, epoch: int, augmentation_n: Tensor | None) -> BlockInput:
+        """What the first block learns from: the views the objective wants."""
+        encoder, objective = self.model.encoder, self.run.objective
+        raw = self.data.images(indices_B, augmentation_n)
+        if not objective.needs_negatives:
+            return encoder.plain(raw)
+        if self._masks is not None:
+            others, masks = self._hybrid_parts(indices_B, epoch)
+            negative = hybrid(raw, self.data.images(others, augmentation_n), masks)
+            return torch.cat((encoder.plain(raw), encoder.plain(negative)))
+        return encoder.labelled(raw, [self.data.labels[indices_B], self.negatives_n[indices_B]])
+
+    def _hybrid_parts(self, indices_B: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Which other image and which mask each image of a minibatch is mixed with, the same all epoch."""
+        assert self._masks is not None
+        if self._hybrids_of != epoch:
+            draw, count = generator(self.run.seed, "hybrids", epoch), len(self.data)
+            self._others = ((torch.arange(count) + torch.randint(1, max(2, count), (count,), generator=draw)) % count).to(
+                indices_B.device
+            )
+            self._mask_of = torch.randint(0, len(self._masks), (count,), generator=draw).to(indices_B.device)
+            self._hybrids_of = epoch
+        return self._others[indices_B], self._masks[self._mask_of[indices_B]]
+
+    _hybrids_of = -1
+    _others: Tensor
+    _mask_of: Tensor
+
+    # Chapters and epochs ----------------------------------------------------------------------------------------
+
+    def begin_chapter(self, chapter: int) -> None:
+        """New negatives, where the policy draws them now."""
+        policy = self.run.negatives
+        if not self.run.writes_labels or not isinstance(policy, LabelNegatives):
+            return
+        if chapter and policy.when(self.run.order) != "chapter":
+            return
+        scores = self.scores() if chapter and policy.needs_scores else None
+        draw = generator(self.run.seed, "negatives", chapter)
+        self.negatives_n.copy_(policy.draw(self.data.labels, self.model.encoder.classes, scores, draw))
+
+    def scores(self) -> Tensor:
+        """Scores of all training images by the head, or by goodness where there is none. [n, C]"""
+        skip = 1 if len(self.learners) > 1 else 0
+        readout = self.run.readout if self.head else Goodness(skip=skip)
+        indices = torch.arange(len(self.data), device=self.data.labels.device)
+        return torch.cat([self.model.scores(self.data.images(part, None), readout) for part in indices.split(CHUNK_ROWS)])
+
+    def neutral_features(self, indices_B: Tensor, augmentation_n: Tensor | None) -> Tensor:
+        """What the readout's head learns from, by chunks of any size. [B, ΣN]"""
+        raw = self.data.images(indices_B, augmentation_n)
+        with torch.no_grad(), self.model.autocast():
+            skip: int = getattr(self.run.readout, "skip", 0)
+            return features(self.model.network, self.model.encoder.neutral(raw), skip)
+
+    def record(self, name: str, value: Tensor) -> None:
+        """Keep a minibatch's record for the epoch's summary."""
+        self.records.setdefault(name, []).append(value)
+
+    def end_epoch(self, epoch: int, names: list[str], order_n: Tensor) -> EpochDone:
+        """The numbers of an epoch, one row per name (a block's index or "head"); the records are dropped."""
+        labels = [self.data.labels[order_n[r.start : r.stop]] for r in map(self.batch_slice, range(self.batches))]
+        rows = []
+        for name in names:
+            records = self.records.pop(name)
+            if name == "head":
+                from layerline.blocks.head import accuracy_and_loss
+
+                numbers = accuracy_and_loss(records, labels)
+            else:
+                numbers = self.run.objective.summary(records, labels, self.learners[int(name)].units)
+            rows.append(Row(epoch=epoch + 1, block=name if name == "head" else str(int(name) + 1), **numbers))
+        return EpochDone(epoch + 1, rows)
