@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -67,10 +67,8 @@ def file_server() -> Iterator[FileServer]:
             for key, value in headers.items():
                 self.send_header(key, value)
             self.end_headers()
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has heard enough
                 self.wfile.write(body if reply.cut is None else body[: reply.cut])
-            except (BrokenPipeError, ConnectionResetError):  # the client has heard enough
-                pass
 
         def log_message(self, *_: object) -> None:
             pass

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.data_files import SMALL_CIFAR_10, SMALL_CIFAR_100, cifar_archive, cifar_bytes, cifar_contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.data_files import SMALL_CIFAR_10, SMALL_CIFAR_100, cifar_archive, cifar_bytes, cifar_contents
 from layerline.data.cifar import CifarLayout, missing_cifar_files, parse_cifar, read_cifar
 from layerline.errors import DataError
 

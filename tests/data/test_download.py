@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data.file_server import FileServer, Reply, file_server
 
+from data.file_server import FileServer, Reply, file_server
 from layerline.data.download import fetch
 from layerline.data.sources import REMOTE_FILES, RemoteFile
 from layerline.errors import DataError
@@ -124,7 +124,7 @@ def test_no_network(tmp_path: Path) -> None:
 
 def test_a_server_that_never_answers(server: FileServer, tmp_path: Path) -> None:
     url = server.serve("/set.gz", Reply(hang=True))
-    with pytest.raises(DataError, match="no connection.*timed out"):
+    with pytest.raises(DataError, match=r"no connection.*timed out"):
         fetch(wanted(url), tmp_path, timeout=0.2)
 
 
@@ -218,7 +218,7 @@ def test_ctrl_c_leaves_the_part(server: FileServer, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written(.|\n)*XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match=r"cannot be written(.|\n)*XDG_CACHE_HOME"):
         fetch(wanted(server.serve("/set.gz", Reply(GOOD))), tmp_path / "file")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.data_files import idx_bytes, idx_contents, write_idx_set
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from data.data_files import idx_bytes, idx_contents, write_idx_set
 from layerline.data.files import open_plain_or_gzip, read_at_most, reading
 from layerline.data.idx import IDX_FILES, missing_idx_files, parse_idx, read_idx_set
 from layerline.errors import DataError
@@ -46,9 +46,8 @@ def test_damaged_packed_files_are_a_valid_array_or_an_error(data: st.DataObject)
     cut = data.draw(st.integers(0, len(bad)))
     content = bytes(bad[:cut]) + data.draw(st.binary(max_size=4))
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            with reading("x"):
-                found = parse_idx(stream, axes=3, source="x")  # type: ignore[arg-type]
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream, reading("x"):
+            found = parse_idx(stream, axes=3, source="x")  # type: ignore[arg-type]
     except DataError:
         return
     assert found.ndim == 3
