@@ -161,6 +161,18 @@ def test_unknown_path(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "set.pkl"))
 
 
+def test_hugging_face_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(catalog, "from_hugging_face", lambda name: asked.append(name))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    load_dataset("hf:owner/pets")
+    with pytest.raises(UsageError, match="downloads are off"):
+        load_dataset("hf:owner/pets", download=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    load_dataset("hf:owner/pets", download=False)
+    assert asked == ["hf:owner/pets"] * 2
+
+
 def test_names() -> None:
     assert dataset_names() == ("cifar-10", "cifar-100", "digits", "fashion-mnist", "kmnist", "mnist")
     assert set(REMOTE_FILES) == set(dataset_names()) - {"digits"}

@@ -133,20 +133,16 @@ def test_hugging_face_without_training_split() -> None:
 
 
 def test_hugging_face_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, bool]] = []
-
-    def load(name: str, download_config: Any) -> Any:
-        asked.append((name, download_config.local_files_only))
+    def load(name: str) -> Any:
         if name == "owner/absent":
             raise FileNotFoundError("not on the hub")
         return {"train": Split(*ROWS)}
 
-    library = SimpleNamespace(load_dataset=load, DownloadConfig=SimpleNamespace)
+    library = SimpleNamespace(load_dataset=load)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setattr(importlib, "import_module", lambda _: library)
     assert from_hugging_face("hf:owner/pets").name == "pets"
-    from_hugging_face("owner/pets", download=False)
-    assert asked == [("owner/pets", False), ("owner/pets", True)]
+    assert from_hugging_face("owner/pets").shape == (1, 5, 6)
     with pytest.raises(DataError, match="owner/absent: not loaded from Hugging Face"):
         from_hugging_face("hf:owner/absent")
 

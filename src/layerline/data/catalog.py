@@ -88,7 +88,12 @@ def load_dataset(
     if name in _PUBLISHED:
         return _load_published(name, data_dir, download, progress)
     if name.startswith("hf:"):
-        return from_hugging_face(name, download=download)
+        if not download and os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "on", "yes", "true"):
+            raise UsageError(
+                f"{name} may need the network, but downloads are off",
+                hint="set HF_HUB_OFFLINE=1 in the environment to have it from that library's cache only",
+            )
+        return from_hugging_face(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return _load_folder(path)

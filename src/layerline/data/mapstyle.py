@@ -51,18 +51,17 @@ def from_hugging_face(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
-    download: bool = True,
 ) -> Dataset:
     """A data set of the Hugging Face hub ("ylecun/mnist"), or a `DatasetDict` or a single split of `datasets`.
 
     The splits "train" and "test" are used. Without column names, the only image column and the only class label column.
-    With `download=False`, only what lies in that library's cache. Raises `UsageError` where `datasets` is missing or a
-    column does not exist, and `DataError` where the set cannot be fetched or used.
+    Raises `UsageError` where `datasets` is missing or a column does not exist, and `DataError` where the set cannot be
+    fetched or used. Whether that library may use the network is up to its own HF_HUB_OFFLINE.
     """
     name, found = "hugging-face", dataset_or_name
     if isinstance(dataset_or_name, str):
         name = dataset_or_name.removeprefix("hf:")
-        found = _fetch(name, download)
+        found = _fetch(name)
     splits = found if isinstance(found, dict) else {"train": found}
     if "train" not in splits:
         raise DataError(f"{name}: no split 'train'{did_you_mean('train', splits)}", hint="pass the split itself")
@@ -149,12 +148,12 @@ def _label(label: Any, what: str) -> int:
     return number
 
 
-def _fetch(name: str, download: bool) -> Any:
+def _fetch(name: str) -> Any:
     if importlib.util.find_spec("datasets") is None:
         raise UsageError("Hugging Face data sets need the library `datasets`", hint='pip install "layerline[datasets]"')
     datasets = importlib.import_module("datasets")
     try:
-        return datasets.load_dataset(name, download_config=datasets.DownloadConfig(local_files_only=not download))
+        return datasets.load_dataset(name)
     except Exception as error:  # the library's errors, its network stack's and the file systems'
         raise DataError(f"{name}: not loaded from Hugging Face ({error})", hint="check name and network") from error
 
