@@ -150,14 +150,28 @@ class AutogradLearner(Learner):
     ) -> None:
         super().__init__(block, state, objective, adam, units)
         self._dtype = dtype
+        self._seed = 0
+
+    def begin_epoch(self, generator: Generator) -> None:
+        super().begin_epoch(generator)
+        self._seed = generator.initial_seed()
 
     def learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad(), self._autocast(labels_B):
+        devices = [labels_B.device] if labels_B.is_cuda else []
+        with torch.random.fork_rng(devices), torch.enable_grad(), self._autocast(labels_B):
+            # A module's own draws (dropout) are a function of the minibatch, too, so that a resumed run repeats them.
+            torch.manual_seed(self._seed + batch)
             h = apply(self.block, x)
             loss, record = self.objective.local_loss(h, labels_B, self.state, batch)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         with torch.no_grad():
-            self.adam.step(self.moments, [p.detach() for p in self.parameters], list(gradients), lr)
+            # The fused kernel walks memory: a gradient laid out otherwise than its parameter would reach wrong elements.
+            parameters = [p.detach() for p in self.parameters]
+            laid_out = [
+                g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+            self.adam.step(self.moments, parameters, laid_out, lr)
         h = h.detach()
         return h, row_norms(h), record
 
@@ -199,6 +213,6 @@ def make_learner(
     block: nn.Module, state: nn.Module, objective: BaseObjective, adam: Adam, units: int, dtype: torch.dtype
 ) -> Learner:
     """The fast learner where the block allows it, else the general one."""
-    if isinstance(block, LinearReLU):
+    if isinstance(block, LinearReLU) and all(p.requires_grad for p in block.parameters()):
         return LinearLearner(block, state, objective, adam, dtype)
     return AutogradLearner(block, state, objective, adam, units, dtype)
