@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -29,18 +30,16 @@ class Network(nn.Module):
         self.units = self._measure_units(input_shape)
 
     def _measure_units(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        was_training = self.training
-        self.eval()
         units = []
         try:
-            with torch.no_grad():
-                for number, (h, _) in enumerate(self.activities(torch.zeros(1, *input_shape)), start=1):
+            with predicting(self), torch.no_grad():
+                for h, _ in self.activities(torch.zeros(1, *input_shape)):
                     units.append(h[0].numel())
-        except RuntimeError as error:
+        except Exception as error:  # modules of one's own may raise anything
             number = len(units) + 1
-            raise UsageError(f"block {number} cannot take its input: {error}", hint="check the sizes of the blocks")
-        finally:
-            self.train(was_training)
+            raise UsageError(
+                f"block {number} cannot take its input: {error}", hint="check the sizes of the blocks"
+            ) from error
         return tuple(units)
 
     def activities(self, x: Tensor | LabelledViews) -> Iterator[tuple[Tensor, Tensor]]:
@@ -51,6 +50,17 @@ class Network(nn.Module):
             yield h, norms_R
             if index + 1 < len(self.blocks):
                 x = self.normaliser(h, norms_R)
+
+
+@contextmanager
+def predicting(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode (dropout off, batch statistics fixed) while nothing learns; then the mode it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 def apply(block: nn.Module, x: Tensor | LabelledViews) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from layerline.blocks.network import apply
+from layerline.blocks.network import apply, predicting
 from layerline.events import Event, Minibatch
 from layerline.runtime.learner import BlockInput
 from layerline.runtime.model import CHUNK_ROWS
@@ -119,7 +119,7 @@ class ChapterTrainer(Trainer):
         views, normaliser = self.run.objective.views, self.model.network.normaliser
         indices = torch.arange(len(self.data), device=self.data.labels.device)
         outputs = []
-        with self.model.autocast():
+        with predicting(self.model.network), self.model.autocast():
             for part in indices.split(CHUNK_ROWS // views):
                 if stage == 0:
                     x = self._first(part, chapter * self.run.epochs_per_chapter)

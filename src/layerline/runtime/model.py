@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layerline.blocks.encoder import Encoder, statistics
 from layerline.blocks.head import LinearHead
 from layerline.blocks.linear import LinearReLU
-from layerline.blocks.network import Network
+from layerline.blocks.network import Network, predicting
 from layerline.data.dataset import Dataset
 from layerline.errors import DataError, UsageError
 from layerline.objectives.forward_forward import ForwardForward
@@ -73,14 +73,11 @@ class Model(nn.Module):
         readout = readout or self.run.readout
         views = self.encoder.classes if isinstance(readout, Goodness) else 1
         device = next(self.parameters()).device
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode(), self.autocast():
-                parts = [readout.scores(self, part.to(device)) for part in raw.split(max(1, CHUNK_ROWS // views))]
-                return torch.cat(parts) if parts else torch.zeros(0, self.encoder.classes)
-        finally:
-            self.train(was_training)
+        if not len(raw):
+            return torch.zeros(0, self.encoder.classes, device=device)
+        with predicting(self), torch.inference_mode(), self.autocast():
+            parts = [readout.scores(self, part.to(device)) for part in raw.split(max(1, CHUNK_ROWS // views))]
+            return torch.cat(parts)
 
     def predict(self, raw: Tensor) -> Tensor:
         """Class numbers, int64 [B]."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerline.blocks.network import predicting
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
 from layerline.events import EpochDone, Event, Row
@@ -174,7 +175,7 @@ class Trainer(ABC):
     def neutral_features(self, indices_B: Tensor, augmentation_n: Tensor | None) -> Tensor:
         """What the readout's head learns from, by chunks of any size. [B, ΣN]"""
         raw = self.data.images(indices_B, augmentation_n)
-        with torch.no_grad(), self.model.autocast():
+        with predicting(self.model.network), torch.no_grad(), self.model.autocast():
             skip: int = getattr(self.run.readout, "skip", 0)
             return features(self.model.network, self.model.encoder.neutral(raw), skip)
 
