@@ -1,0 +1,101 @@
+"""The model card: what the next person needs to know about a trained model, in one short page beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layerline.objectives.forward_forward import ForwardForward
+from layerline.run import Run
+
+
+def model_card(run: Run, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
+    """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
+    own: bool = about.get("own_network", False)
+    parts = [
+        f"# {values['preset']} on {values['dataset']}",
+        _what(run, values, own),
+        _data(values, about),
+        _accuracy(values),
+        _use(run_dir, own),
+        _settings(run, own),
+        _origin(values),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(run: Run, values: dict[str, Any], own: bool) -> str:
+    forward = isinstance(run.objective, ForwardForward)
+    rule = "Forward-Forward" if forward else "local cross-entropy, a softmax head on every block"
+    order = "all blocks on every minibatch" if run.order == "simultaneous" else "block after block, in chapters"
+    if own:
+        network = "modules of its author's own"
+    else:
+        network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
+    return (
+        f"A classifier trained layer by layer with Layerline: {rule}; {order}; no gradient crosses a block.\n"
+        f"The network: {network}; {values['parameters']:,} parameters."
+    )
+
+
+def _data(values: dict[str, Any], about: dict[str, Any]) -> str:
+    lines = [f"Trained on the training set of {values['dataset']}."]
+    if "shape" in about and "classes" in about:
+        classes = [str(name) for name in about["classes"]]
+        named = ", ".join(classes) if len(classes) <= 20 else f"{', '.join(classes[:20])} …"
+        shape = " × ".join(map(str, about["shape"]))
+        lines.append(f"An example is {shape}; the {len(classes)} classes are: {named}.")
+    return "## Data\n\n" + "\n".join(lines)
+
+
+def _accuracy(values: dict[str, Any]) -> str:
+    if not values["readouts"]:
+        return "## Accuracy\n\nThere was no held-out data to measure it on."
+    held = values.get("validation_accuracy") is not None
+    where = "the validation split; the test set was not read" if held else "the test set"
+    lines = [f"On {where}:", "", "| readout | accuracy |", "|---|---|"]
+    for name, value in values["readouts"].items():
+        chosen = " (chosen)" if name == values["readout"] else ""
+        lines.append(f"| {name}{chosen} | {100 * value:.2f} % |")
+    return "## Accuracy\n\n" + "\n".join(lines)
+
+
+def _use(run_dir: Path, own: bool) -> str:
+    path, network = run_dir.as_posix(), ", network=blocks" if own else ""
+    python = [
+        "import layerline",
+        "",
+        f'model = layerline.load("{path}"{network})',
+        "classes = model.predict(examples)  # raw examples as in the training set: [B, *shape]",
+        "scores = model.scores(examples)    # [B, classes], higher is more likely",
+    ]
+    text = "## Use\n\n```python\n" + "\n".join(python) + "\n```"
+    if own:
+        return text + "\n\n`blocks`: freshly made modules of the same kinds and sizes; their weights are overwritten."
+    return text + f"\n\n```sh\nlayerline predict {path} IMAGE\nlayerline evaluate {path}\n```"
+
+
+def _settings(run: Run, own: bool) -> str:
+    lines = ["| setting | value |", "|---|---|"]
+    for name, value in _flat(run.to_dict()):
+        if not (own and name in ("network.kind", "network.widths", "network.init")):
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            lines.append(f"| {name} | {shown.replace('|', chr(92) + '|')} |")
+    return "## Settings\n\n" + "\n".join(lines)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Tables in tables as dotted names, as they are written on the command line."""
+    flat: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        flat += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return flat
+
+
+def _origin(values: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
+    return (
+        f"## Origin\n\nSeed {values['seed']}, {values['train_seconds']:.1f} s of training on {values['device']} with "
+        f"{values['threads']} thread(s), {values['precision']}; finished {values['finished']}.\n"
+        f"Versions: {versions}.\nSHA-256 of the weights: `{values['weights_sha256']}`."
+    )
