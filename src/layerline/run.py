@@ -21,13 +21,13 @@ from pydantic import Field, ValidationError, model_validator
 from layerline.blocks.encoder import Standardise
 from layerline.blocks.network import Mlp
 from layerline.data.labels import LabelInput
-from layerline.errors import LayerlineError, UsageError, did_you_mean
+from layerline.errors import UsageError, did_you_mean
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
-from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
+from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout
 from layerline.settings import Settings
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
@@ -129,7 +129,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of everything that decides the result; a checkpoint belongs to one digest."""
         settings = self.to_dict()
-        for name in ("checkpoint_seconds", "eval_every"):
+        for name in ("preset", "checkpoint_seconds", "eval_every"):
             del settings[name]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -139,7 +139,7 @@ class Run(Settings):
         try:
             return Run.model_validate(settings)
         except ValidationError as error:
-            raise UsageError(f"{source}: {_explain(error)}") from None
+            raise UsageError(f"{source}: {_explain(error, settings)}") from None
 
     @staticmethod
     def from_toml(path: str | Path) -> Run:
@@ -190,14 +190,10 @@ def impossible(run: Run) -> None:
         )
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     """One line for the first thing pydantic found, with the TOML name and a suggestion."""
     first = error.errors()[0]
-    kinds = {"mlp", "forward-forward", "local-cross-entropy", "goodness", "softmax"}
-    path = [str(part) for part in first["loc"] if part not in kinds]
-    if cause := first.get("ctx", {}).get("error"):
-        if isinstance(cause, LayerlineError):
-            return str(cause)
+    path = _path(first["loc"], settings)
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"unknown setting '{name}'{did_you_mean(path[-1], setting_names())}"
@@ -205,7 +201,20 @@ def _explain(error: ValidationError) -> str:
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{name}: the table needs its 'kind'"
     return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def _path(location: tuple[str | int, ...], settings: Any) -> list[str]:
+    """The TOML name of a place: pydantic also names the kind it chose (`loss.symba.alpha`), TOML does not."""
+    path, here = [], settings
+    for part in location:
+        if isinstance(here, dict) and part not in here and part == here.get("kind"):
+            continue
+        path.append(str(part))
+        here = here.get(part) if isinstance(here, dict) else None
+    return path
 
 
 def setting_names() -> set[str]:
