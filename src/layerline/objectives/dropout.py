@@ -24,8 +24,7 @@ class DropoutMasks:
     def take(self, batch: int, rows: int, units: int) -> Tensor:
         """The mask of minibatch number `batch`, [rows, units]; a window of the bank, not to be written to."""
         size = rows * units
-        if size > _BANK:
-            self._bank = self._bank.repeat(-(-size // _BANK) + 1)
-        span = self._bank.numel() - size
-        start = (batch * _STRIDE) % (span + 1)
-        return self._bank[start : start + size].view(rows, units)
+        # A window too long to move in the bank moves in repetitions of it.
+        bank = self._bank if 2 * size <= _BANK else self._bank.repeat(-(-size // _BANK) + 1)
+        start = (batch * _STRIDE) % (bank.numel() - size + 1)
+        return bank[start : start + size].view(rows, units)
