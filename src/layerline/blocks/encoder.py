@@ -31,7 +31,8 @@ def statistics(inputs: Tensor, how: Standardise) -> tuple[tuple[float, ...], tup
         columns = list(inputs.transpose(0, 1).flatten(1))
     # One channel at a time, in float64: exact enough to be the same on every machine, and no copy of the whole set.
     pairs = [(float(c.double().mean()), float(c.double().std(correction=0))) for c in columns]
-    return tuple(mean for mean, _ in pairs), tuple(std or 1.0 for _, std in pairs)
+    # A deviation below float32's resolution is rounding in the mean of a constant.
+    return tuple(mean for mean, _ in pairs), tuple(std if std > 1e-7 * abs(mean) else 1.0 for mean, std in pairs)
 
 
 @dataclass(frozen=True)
