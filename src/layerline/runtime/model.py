@@ -107,7 +107,7 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
     """
     labels = run.labels if run.writes_labels else None
     mean, std = statistics(data.train.inputs, run.standardise)
-    flat = network is None or not data.is_image or _starts_flat(network)
+    flat = network is None or len(data.shape) == 1 or _starts_flat(network)
     encoder = Encoder(
         shape=data.shape,
         classes=data.num_classes,
@@ -120,18 +120,36 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
     )
     if network is None:
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
+            torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
             built = run.network.build(encoder.input_shape)
     else:
         built = Network(network, run.network.normaliser, encoder.input_shape)
+    _check_blocks(run, built)
+    model = Model(run, built, encoder, data.classes)
+    model.own_network = network is not None
+    return model
+
+
+def _check_blocks(run: Run, built: Network) -> None:
+    """UsageError for blocks, perhaps of one's own, that cannot be trained or read as the run says."""
+    skip, count = getattr(run.readout, "skip", 0), len(built.blocks)
+    if skip >= count:
+        raise UsageError(
+            f"the {run.readout.kind} readout leaves out {skip} of {count} block(s), so nothing is left to read",
+            hint="add a block, or read the first one too: --readout.skip 0",
+        )
+    owner: dict[int, int] = {}
     for number, block in enumerate(built.blocks, start=1):
         if not any(p.requires_grad for p in block.parameters()):
             raise UsageError(
                 f"block {number} has no parameters to train", hint="join it to a neighbour: layerline.split_each(...)"
             )
-    model = Model(run, built, encoder, data.classes)
-    model.own_network = network is not None
-    return model
+        for parameter in block.parameters():
+            if parameter.requires_grad and owner.setdefault(id(parameter), number) != number:
+                raise UsageError(
+                    f"blocks {owner[id(parameter)]} and {number} share a parameter: both would train it",
+                    hint="join the two blocks, or give each parameters of its own",
+                )
 
 
 def _starts_flat(network: Sequence[nn.Module]) -> bool:
