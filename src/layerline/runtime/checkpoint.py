@@ -48,7 +48,7 @@ class Checkpoints:
         path = self.folder / f"{step:08d}.safetensors"
         try:
             with replacing(path) as beside:
-                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+                save_file(unshared(tensors), beside)
         except SafetensorError as error:
             raise LayerlineError(
                 f"cannot write {path}: {error}", hint="the checkpoint before it is whole: layerline resume RUN_DIR"
@@ -60,9 +60,10 @@ class Checkpoints:
             "progress": asdict(progress),
         }
         write_text(self.folder / "latest.json", json.dumps(facts))
-        for old in self.folder.glob("*.safetensors"):
-            if old != path:
-                old.unlink(missing_ok=True)
+        for pattern in ("*.safetensors", ".*.part"):  # older ones, and what a killed process left half written
+            for old in self.folder.glob(pattern):
+                if old != path:
+                    old.unlink(missing_ok=True)
         return path
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor], Cursor, Progress] | None:
@@ -75,18 +76,25 @@ class Checkpoints:
         hint = "the run cannot go on from here; start it anew with: layerline train RUN_DIR/config.toml"
         if not path.is_file():
             raise CheckpointError(f"{latest} names {path.name}, which is missing", hint=hint)
-        if sha256_of(path) != facts["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one recorded", hint=hint)
         try:
+            if sha256_of(path) != facts["sha256"]:
+                raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one recorded", hint=hint)
             tensors = load_file(path, device=str(device))
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a safetensors file: {error}", hint=hint) from None
-        return tensors, Cursor(**facts["cursor"]), _progress(facts["progress"])
+        try:
+            return tensors, _cursor(facts["cursor"]), _progress(facts["progress"])
+        except (TypeError, KeyError) as error:
+            raise CheckpointError(f"{latest} is damaged: {error}", hint=hint) from None
 
     def _facts(self, latest: Path) -> dict[str, Any]:
         try:
             facts = json.loads(latest.read_text(encoding="utf-8"))
             complete = {"file", "sha256", "cursor", "progress"} | set(self._whose)
+            if not isinstance(facts, dict):
+                raise ValueError("not a table")
             if not complete <= set(facts):
                 raise ValueError(f"no {sorted(complete - set(facts))[0]}")
         except (OSError, ValueError) as error:
@@ -103,7 +111,25 @@ class Checkpoints:
                 f"the checkpoint in {self.folder} was trained on other data",
                 hint="name the data folder it was started with: --data-dir FOLDER",
             )
-        return facts  # type: ignore[no-any-return]
+        return facts
+
+
+def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, contiguous, those that share memory copied: safetensors refuses tied parameters."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
+
+
+def _cursor(facts: dict[str, Any]) -> Cursor:
+    if not all(type(value) is int for value in facts.values()):
+        raise TypeError(f"the cursor is {facts}")
+    return Cursor(**facts)
 
 
 def _progress(facts: dict[str, Any]) -> Progress:

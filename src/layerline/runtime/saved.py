@@ -25,6 +25,7 @@ from layerline.blocks.network import Network
 from layerline.errors import CheckpointError, UsageError
 from layerline.files import replacing, write_text
 from layerline.run import Run
+from layerline.runtime.checkpoint import unshared
 from layerline.runtime.model import PRECISIONS, Model
 
 FORMAT = 1
@@ -53,9 +54,8 @@ def weights_sha256(model: Model) -> str:
 def save_model(model: Model, folder: Path) -> None:
     """Write the model's files (the card is the report's)."""
     encoder = model.encoder
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_tensors(model).items()}
     with replacing(folder / "model.safetensors") as beside:
-        save_file(tensors, beside)
+        save_file(unshared({name: tensor.cpu() for name, tensor in trained_tensors(model).items()}), beside)
     facts = {
         "format": FORMAT,
         "shape": encoder.shape,
@@ -131,8 +131,9 @@ def _describe(path: Path) -> Description:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if facts.pop("format") != FORMAT:
             raise ValueError("another format")
-        return Description(**{name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
+        return Description(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 

@@ -69,8 +69,6 @@ class SimultaneousTrainer(Trainer):
         if not (self.run.writes_labels and isinstance(policy, LabelNegatives) and policy.when("simultaneous") == "minibatch"):
             return
         if logits_BC is None and policy.needs_scores:
-            from layerline.readouts.readouts import Goodness
-
-            logits_BC = self.model.scores(self.data.images(indices_B, None), Goodness())
+            logits_BC = self.model.scores(self.data.images(indices_B, None))
         draw = generator(self.run.seed, "negatives", epoch, batch)
         self.negatives_n[indices_B] = policy.draw(labels_B, self.model.encoder.classes, logits_BC, draw)

@@ -23,7 +23,7 @@ from layerline.errors import UsageError
 from layerline.events import EpochDone, Event, Row
 from layerline.negatives.labels import LabelNegatives
 from layerline.negatives.masks import MaskedHybrid, hybrid
-from layerline.readouts.readouts import Goodness, features
+from layerline.readouts.readouts import features
 from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
 from layerline.runtime.model import CHUNK_ROWS, PRECISIONS, Model
 from layerline.runtime.seeding import generator
@@ -67,6 +67,11 @@ class Trainer(ABC):
         """From the cursor to the end. Yields after every minibatch; the last of an epoch yields `EpochDone`."""
 
     @property
+    def stages(self) -> int:
+        """What learns one after the other: the values of the cursor's block."""
+        return 1
+
+    @property
     @abstractmethod
     def steps(self) -> int:
         """Minibatches of the whole run."""
@@ -88,11 +93,17 @@ class Trainer(ABC):
         return named | {f"record.{k}": torch.cat(v) for k, v in self.records.items() if v}
 
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
-        """Take over a state, in place. KeyError or RuntimeError if it is another network's."""
+        """Take over a state, in place. KeyError or RuntimeError if it is another network's or no state of this run."""
         own = self.tensors()
         records = {k: v for k, v in tensors.items() if k.startswith("record.")}
         if missing := set(own) ^ (set(tensors) - set(records)):
             raise KeyError(", ".join(sorted(missing)[:3]))
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape or tensor.dtype != tensors[name].dtype:
+                raise RuntimeError(f"{name} is {list(tensors[name].shape)}, not {list(tensor.shape)}")
+        inside = 0 <= cursor.epoch <= self.run.epochs and 0 <= cursor.block < self.stages
+        if not inside or not 0 <= cursor.batch < self.batches:
+            raise RuntimeError(f"there is no minibatch {cursor}")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
@@ -166,11 +177,9 @@ class Trainer(ABC):
         self.negatives_n.copy_(policy.draw(self.data.labels, self.model.encoder.classes, scores, draw))
 
     def scores(self) -> Tensor:
-        """Scores of all training images by the head, or by goodness where there is none. [n, C]"""
-        skip = 1 if len(self.learners) > 1 else 0
-        readout = self.run.readout if self.head else Goodness(skip=skip)
+        """Scores of all training images by the run's readout: the head, or goodness. [n, C]"""
         indices = torch.arange(len(self.data), device=self.data.labels.device)
-        return torch.cat([self.model.scores(self.data.images(part, None), readout) for part in indices.split(CHUNK_ROWS)])
+        return torch.cat([self.model.scores(self.data.images(part, None)) for part in indices.split(CHUNK_ROWS)])
 
     def neutral_features(self, indices_B: Tensor, augmentation_n: Tensor | None) -> Tensor:
         """What the readout's head learns from, by chunks of any size. [B, ΣN]"""
