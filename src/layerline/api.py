@@ -19,6 +19,7 @@ from layerline.data.dataset import Dataset
 from layerline.errors import LayerlineError, UsageError
 from layerline.events import Event, Listener, Row, Started
 from layerline.reporting.run_folder import RunFolder
+from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.execute import Execution, accuracy, make_trainer
@@ -57,16 +58,22 @@ def train(
     out_dir: str | Path | None = None,
     listener: Listener = _silent,
     stop: Stop | None = None,
+    tensorboard: bool = False,
 ) -> Result:
     """Train a run from the start.
 
     `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`, trained
     in place (an `nn.Sequential` counts as one block per layer with parameters). `out_dir`: where to leave the run folder;
     None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
+    `tensorboard`: keep a folder for TensorBoard in the run folder.
     """
+    if tensorboard:
+        require_tensorboard()
+        if out_dir is None:
+            raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     run = _resolve(run)
     folder = RunFolder.create(run, Path(out_dir)) if out_dir is not None else None
-    return _finish(run, folder, data, network, data_dir, listener, stop or Stop())
+    return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
 
 
 def resume(
@@ -77,10 +84,11 @@ def resume(
     data_dir: str | Path | None = None,
     listener: Listener = _silent,
     stop: Stop | None = None,
+    tensorboard: bool = False,
 ) -> Result:
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
     folder = RunFolder.open(Path(run_dir))
-    return _finish(folder.run(), folder, data, network, data_dir, listener, stop or Stop())
+    return _finish(folder.run(), folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
@@ -120,6 +128,7 @@ def _finish(
     data_dir: str | Path | None,
     listener: Listener,
     stop: Stop,
+    tensorboard: bool,
 ) -> Result:
     torch.set_num_threads(run.threads or 1)
     data = data or load_dataset(run.dataset, data_dir=data_dir)
@@ -128,7 +137,7 @@ def _finish(
     model = build_model(run, data, _blocks(network)).to(_device(run))
     trainer = make_trainer(model, data)
     checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
-    with folder.listening(listener) if folder else nullcontext(listener) as heard:
+    with folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener) as heard:
         execution = Execution(trainer, data, checkpoints, heard, stop)
         execution.restore()
         where = str(folder.path) if folder else ""
