@@ -1,0 +1,88 @@
+"""Accuracy and training time of presets over several seeds, as a table.
+
+    python benchmarks/accuracy.py ff-mnist local-ce-mnist --seeds 0 1 2
+    python benchmarks/accuracy.py ff-mnist --precision 32-true          any flag of `layerline train` after the presets
+    python benchmarks/accuracy.py ff-cifar10 --seeds 0 --validation --eval-every 1 --plot curve.svg
+
+With --validation the test set stays unread and the accuracy is that of the held-out end of the training set; with
+--eval-every N the accuracy after every N epochs is kept, and --plot draws it against training seconds (needs the extra
+`report`). Every run goes through the command line, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def train(preset: str, seed: int, flags: list[str]) -> dict[str, Any]:
+    """The result.json of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "layerline", "train", preset, "--seed", str(seed), "--quiet", *flags]
+        command += ["--format", "json", "--out-dir", str(Path(folder) / "run")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def held_out(result: dict[str, Any]) -> float:
+    """Accuracy on whichever held-out set the run was judged on, in percent."""
+    value = result["test_accuracy"] if result["test_accuracy"] is not None else result["validation_accuracy"]
+    return 100 * float(value)
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against training seconds, one line per run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for result in results:
+        points = [(p["seconds"], 100 * p.get("validation", p.get("test"))) for p in result["curve"]]
+        label = f"{result['preset']}, {points[-1][1]:.2f} % after {points[-1][0]:.0f} s"
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+    split = "validation" if results[0]["validation_accuracy"] is not None else "test"
+    axes.set(xlabel=f"training time in s ({results[0]['threads']} threads)", ylabel=f"{split} accuracy in %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--plot", type=Path)
+    arguments, flags = parser.parse_known_args()
+    table = Table(title=" ".join(["accuracy and training time", *flags]))
+    for column in ("preset", "seed", "accuracy %", "readouts %", "training s", "threads", "weights"):
+        table.add_column(column, justify="left" if column == "preset" else "right")
+    results = []
+    for preset in arguments.presets:
+        runs = [train(preset, seed, flags) for seed in arguments.seeds]
+        results += runs
+        for run in runs:
+            readouts = " ".join(f"{name} {100 * value:.2f}" for name, value in run["readouts"].items())
+            cells = [f"{held_out(run):.2f}", readouts, f"{run['train_seconds']:.1f}", str(run["threads"])]
+            table.add_row(preset, str(run["seed"]), *cells, run["weights_sha256"][:8])
+        mean, seconds = (statistics.mean(values) for values in ([*map(held_out, runs)], [r["train_seconds"] for r in runs]))
+        table.add_row(preset, "mean", f"{mean:.2f}", "", f"{seconds:.1f}", "", "", style="bold", end_section=True)
+    Console().print(table)
+    if arguments.plot:
+        plot(results, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
