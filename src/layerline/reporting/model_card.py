@@ -13,7 +13,7 @@ def model_card(run: Run, values: dict[str, Any], run_dir: Path, about: dict[str,
     """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
     own: bool = about.get("own_network", False)
     parts = [
-        f"# {values['preset']} on {values['dataset']}",
+        f"# Classifier of {values['dataset']} (preset {values['preset']})",
         _what(run, values, own),
         _data(values, about),
         _accuracy(values),
