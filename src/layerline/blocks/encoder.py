@@ -74,11 +74,11 @@ class Encoder:
         return (self.features if self.labels is None else self.labels.width(self.features, self.classes),)
 
     def standardise(self, raw: Tensor) -> Tensor:
-        """Float32 [B, F], flat."""
+        """Float32 [B, F], flat; a new tensor."""
         per_channel = (-1, *[1] * (len(self.shape) - 1)) if len(self.mean) > 1 else (-1,)
         mean = torch.tensor(self.mean, device=raw.device).view(per_channel)
         std = torch.tensor(self.std, device=raw.device).view(per_channel)
-        return raw.float().sub_(mean).div_(std).flatten(1)
+        return torch.sub(raw, mean).float().div_(std).flatten(1)
 
     def plain(self, raw: Tensor) -> Tensor:
         """Without a label. [B, *input_shape]"""
