@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import layerline
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import LayerlineError, UsageError
@@ -62,18 +63,19 @@ def train(
 ) -> Result:
     """Train a run from the start.
 
-    `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`, trained
-    in place (an `nn.Sequential` counts as one block per layer with parameters). `out_dir`: where to leave the run folder;
-    None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
+    `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`,
+    trained in place (an `nn.Sequential` counts as one block per layer with parameters). `out_dir`: where to leave the
+    run folder; None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
     `tensorboard`: keep a folder for TensorBoard in the run folder.
     """
     if tensorboard:
         require_tensorboard()
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
-    run = _resolve(run)
+    run = _resolve(run, data)
     folder = RunFolder.create(run, Path(out_dir)) if out_dir is not None else None
-    return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
+    with _threads(run):
+        return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
 
 
 def resume(
@@ -88,7 +90,9 @@ def resume(
 ) -> Result:
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
     folder = RunFolder.open(Path(run_dir))
-    return _finish(folder.run(), folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
+    run = folder.run()
+    with _threads(run):
+        return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
@@ -130,7 +134,6 @@ def _finish(
     stop: Stop,
     tensorboard: bool,
 ) -> Result:
-    torch.set_num_threads(run.threads or 1)
     data = data or load_dataset(run.dataset, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
@@ -151,9 +154,21 @@ def _finish(
     return Result(model, values, progress.rows)
 
 
-def _resolve(run: Run) -> Run:
-    """What is left open is decided and recorded before anything starts: chapters, threads, device."""
+@contextmanager
+def _threads(run: Run) -> Iterator[None]:
+    """The run's compute threads; afterwards the caller's again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.threads or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _resolve(run: Run, data: Dataset | None) -> Run:
+    """What is left open is decided and recorded before anything starts: data, chapters, threads, device."""
     return run.replace(
+        dataset=data.name if data else run.dataset,
         chapters=run.chapter_count,
         threads=run.threads or os.cpu_count() or 1,
         device=_device(run).type,
@@ -203,14 +218,14 @@ def _values(run: Run, model: Model, data: Dataset, progress: Progress, folder: R
         "precision": run.precision,
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights_sha256": weights_sha256(model),
-        "curve": [{"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve],
+        "curve": [
+            {"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve
+        ],
         "run_dir": str(folder.path) if folder else None,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"layerline": _version(), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "layerline": layerline.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("layerline")
