@@ -1,8 +1,8 @@
 """Dropout masks from a bank.
 
 Problem: drawing a fresh mask for every minibatch (B × N random numbers) costs more than the block's matrix product.
-Solution: one long bank of masks is drawn per epoch; a minibatch takes a window of it, at an offset of its own. A mask is
-a pure function of (seed, block, epoch, minibatch), so an interrupted epoch goes on with the same masks.
+Solution: one long bank of masks is drawn per epoch; a minibatch takes a window of it, at an offset of its own. A mask
+is a pure function of (seed, block, epoch, minibatch), so an interrupted epoch goes on with the same masks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ class DropoutMasks:
     def __init__(self, rate: float, device: torch.device, generator: Generator) -> None:
         kept = torch.randint(0, 1 << 16, (_BANK,), generator=generator, dtype=torch.int32) >= rate * (1 << 16)
         self._bank = (kept.to(torch.bfloat16) / (1 - rate)).to(device)
+
+    def __getstate__(self) -> dict[str, Tensor]:
+        """Copies and pickles of a model do without the bank: every epoch draws its own."""
+        return {"_bank": self._bank.new_empty(0)}
 
     def take(self, batch: int, rows: int, units: int) -> Tensor:
         """The mask of minibatch number `batch`, [rows, units]; a window of the bank, not to be written to."""
