@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
 
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from layerline.settings import Settings
@@ -27,6 +28,10 @@ class BaseObjective(Settings):
 
     needs_negatives: ClassVar[bool]
     """True: two views of each image, positive then negative, stacked. False: the image alone."""
+
+    hardest: float = Field(default=1.0, gt=0, le=1)
+    """Share of a minibatch's rows whose weight gradient is taken, those with the longest local gradient; 1, as in the
+    papers, takes all. Heads that have most images right lose nothing at 0.25 and save a third of the time."""
 
     @property
     def views(self) -> int:

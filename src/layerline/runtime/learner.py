@@ -25,6 +25,7 @@ from layerline.blocks.linear import LinearReLU
 from layerline.blocks.network import apply
 from layerline.blocks.normaliser import row_norms
 from layerline.data.labels import LabelledViews
+from layerline.errors import UsageError
 from layerline.objectives.base import BaseObjective
 from layerline.objectives.optimizer import Adam
 
@@ -126,12 +127,21 @@ class LinearLearner(Learner):
 
     def _weight_gradient(self, x: BlockInput, dz_RN: Tensor) -> None:
         if isinstance(x, Tensor):
-            torch.mm(dz_RN.t(), x, out=self._product)
+            self._multiply(dz_RN, x)
         else:
-            torch.mm(_over_views(dz_RN, x.views).t(), x.image_BF, out=self._product)
+            self._multiply(_over_views(dz_RN, x.views), x.image_BF)
             self._product[:, x.columns] = dz_RN.t() @ x.label_RC
         if not self._full:
             self._gradient.copy_(self._product)
+
+    def _multiply(self, dz_RN: Tensor, x_RI: Tensor) -> None:
+        """product = dzᵀ x, over the hardest rows only where the objective says so."""
+        share = self.objective.hardest
+        if share < 1:
+            count = max(1, round(share * len(dz_RN)))
+            hardest = row_norms(dz_RN).topk(count, sorted=False).indices
+            dz_RN, x_RI = dz_RN[hardest], x_RI[hardest]
+        torch.mm(dz_RN.t(), x_RI, out=self._product)
 
 
 def _over_views(rows_RN: Tensor, views: int) -> Tensor:
@@ -215,4 +225,9 @@ def make_learner(
     """The fast learner where the block allows it, else the general one."""
     if isinstance(block, LinearReLU) and all(p.requires_grad for p in block.parameters()):
         return LinearLearner(block, state, objective, adam, dtype)
+    if objective.hardest < 1:
+        raise UsageError(
+            f"the hardest rows can be chosen for Linear + ReLU blocks only, not for {type(block).__name__}",
+            hint="leave out --hardest",
+        )
     return AutogradLearner(block, state, objective, adam, units, dtype)
