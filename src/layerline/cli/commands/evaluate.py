@@ -1,0 +1,32 @@
+"""`layerline evaluate RUN_DIR`."""
+
+from __future__ import annotations
+
+import argparse
+
+from layerline import api
+from layerline.cli.output import add_data_dir, add_format, print_json
+from layerline.cli.training import load_data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A run's folder and a data set."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="The folder of a finished run.")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="Another set than the run's: a known one, an .npz file, a folder."
+    )
+    add_data_dir(parser)
+    add_format(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure every readout and print."""
+    name = arguments.dataset or api.load(arguments.run_dir).run.dataset
+    values = api.evaluate(arguments.run_dir, data=load_data(name, arguments))
+    if arguments.format == "json":
+        print_json(values)
+        return
+    print(f"{values['dataset']}, {values['examples']:,} test examples")
+    width = max(map(len, values["readouts"]))
+    for number, (readout, accuracy) in enumerate(values["readouts"].items()):
+        print(f"  {readout:{width}}  {100 * accuracy:6.2f} %{'  (the readout of the run)' if number == 0 else ''}")

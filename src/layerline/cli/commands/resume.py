@@ -1,0 +1,28 @@
+"""`layerline resume RUN_DIR`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from layerline import api
+from layerline.cli.training import add_training, carry_out, prepare
+from layerline.reporting.run_folder import RunFolder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A run's folder; its settings stay as they are."""
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="The folder of the run.")
+    add_training(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Go on and report."""
+    folder = RunFolder.open(Path(arguments.run_dir))
+    data = prepare(folder.run().dataset, arguments)
+    carry_out(
+        lambda listener, stop: api.resume(
+            folder.path, data=data, listener=listener, stop=stop, tensorboard=arguments.tensorboard
+        ),
+        arguments,
+    )

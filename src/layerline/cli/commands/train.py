@@ -1,0 +1,37 @@
+"""`layerline train PRESET|RUN.toml`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from layerline import api
+from layerline.cli.flags import add_settings, settings_of
+from layerline.cli.output import note
+from layerline.cli.resolve import resolve
+from layerline.cli.training import add_training, carry_out, prepare
+from layerline.reporting.run_folder import default_out_dir
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A start, a file, and a flag for every setting."""
+    parser.add_argument("start", metavar="PRESET|RUN.toml", help="A name that `layerline presets` lists, or a file.")
+    parser.add_argument("--config", metavar="FILE.toml", help="Settings that lie over the preset and below the flags.")
+    parser.add_argument(
+        "--out-dir", metavar="FOLDER", help="Where the run goes; else runs/PRESET/TIME. Never overwritten."
+    )
+    add_training(parser)
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train and report."""
+    settings = resolve(arguments.start, arguments.config, settings_of(arguments), note)
+    data = prepare(settings.dataset, arguments)
+    out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
+    carry_out(
+        lambda listener, stop: api.train(
+            settings, data=data, out_dir=out_dir, listener=listener, stop=stop, tensorboard=arguments.tensorboard
+        ),
+        arguments,
+    )

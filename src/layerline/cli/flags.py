@@ -1,0 +1,137 @@
+"""Flags for every setting of the Run.
+
+    --epochs 20                              a setting
+    --objective.loss.beta 12, --beta 12      a setting of a component; short where no other path ends in that name
+    --objective.loss symba, --loss symba     a component, chosen by its kind
+    --augment.flip, --flip, --no-flip        yes or no
+    --network.widths 500,500                 a list
+    --chapters none                          left out, where the Run allows it
+
+A value is checked when it is read, so that the message can name the flag. Whether a flag fits the chosen components is
+known only after files and presets are read: `resolve` looks at that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from layerline.cli.components import Setting, run_settings
+from layerline.errors import UsageError, did_you_mean
+
+_PREFIX = "setting:"  # of the settings' names in argparse's namespace
+
+
+def kebab(name: str) -> str:
+    """`batch_size` as flags write it."""
+    return name.replace("_", "-")
+
+
+def flag_names(path: str) -> list[str]:
+    """The flags of a setting, the short one first: `["--beta", "--objective.loss.beta"]`."""
+    last = path.rpartition(".")[2]
+    unique = sum(other.rpartition(".")[2] == last for other in run_settings()) == 1
+    return [f"--{kebab(name)}" for name in dict.fromkeys([last, path] if unique else [path])]
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """One flag, or a pair, for every setting of the Run; grouped by component in the help text."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for path, settings in run_settings().items():
+        top = path.partition(".")[0] if "." in path or settings[0].kinds else "training"
+        if top not in groups:
+            groups[top] = parser.add_argument_group(top)
+        _add(groups[top], path, settings)
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was set by flags, by path: `{"objective.loss": "symba", "objective.loss.alpha": 4.0}`."""
+    given = vars(arguments)
+    return {name.removeprefix(_PREFIX): value for name, value in given.items() if name.startswith(_PREFIX)}
+
+
+def _add(group: argparse._ArgumentGroup, path: str, settings: list[Setting]) -> None:
+    setting = settings[0]
+    names = flag_names(path)
+    owners = [each.owner for each in settings if each.owner]
+    text = f"({', '.join(owners)}) {setting.help}" if owners else setting.help
+    common: dict[str, Any] = {
+        "dest": _PREFIX + path,
+        "default": argparse.SUPPRESS,
+        "help": text.replace("%", "%%"),
+    }
+    if _plain(setting.field.annotation) is bool:
+        group.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
+    else:
+        group.add_argument(*names, type=_reader(setting, names[0]), metavar=_metavar(setting), **common)
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without "or None"."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return parts[0] if len(parts) == 1 else annotation
+    return annotation
+
+
+def _optional(annotation: Any) -> bool:
+    return type(None) in get_args(annotation)
+
+
+def _choices(setting: Setting) -> tuple[str, ...]:
+    """The words a flag takes, if they are a fixed few."""
+    if setting.kinds:
+        return tuple(setting.kinds)
+    annotation = _plain(setting.field.annotation)
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _metavar(setting: Setting) -> str:
+    choices = _choices(setting)
+    annotation = _plain(setting.field.annotation)
+    if choices:
+        shown = f"{{{','.join(choices)}}}"
+    elif get_origin(annotation) is tuple:
+        shown = "N,N,…"
+    else:
+        shown = {int: "N", float: "X"}.get(annotation, setting.name.upper())
+    return f"{shown}|none" if _optional(setting.field.annotation) else shown
+
+
+def _reader(setting: Setting, flag: str) -> Callable[[str], Any]:
+    """From the word on the command line to the setting's value. UsageError, naming the flag, if it is no such value."""
+    choices = _choices(setting)
+    field = setting.field
+    is_list = get_origin(_plain(field.annotation)) is tuple
+
+    def read(word: str) -> Any:
+        if word == "none" and "none" not in choices and _optional(field.annotation):
+            return None
+        if choices:
+            return _one_of(word, choices, flag)
+        value = [part.strip() for part in word.split(",")] if is_list else word
+        bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        checked: TypeAdapter[Any] = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
+        try:
+            result = checked.validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"{flag} {_complaint(error)}, got {word}") from None
+        return list(result) if is_list else result
+
+    return read
+
+
+def _one_of(word: str, choices: Iterable[str], flag: str) -> str:
+    if word not in choices:
+        raise UsageError(f"{flag}: there is no '{word}'{did_you_mean(word, choices)}")
+    return word
+
+
+def _complaint(error: ValidationError) -> str:
+    """Pydantic's sentence without its subject: "should be greater than or equal to 1"."""
+    said = error.errors()[0]["msg"].removeprefix("Input ")
+    return said.partition(", unable to parse")[0]

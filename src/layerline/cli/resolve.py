@@ -1,0 +1,116 @@
+"""From preset, files and flags to one Run: flag over file over preset.
+
+    preset  ◄─ RUN.toml (names its preset, or lies over the defaults)  ◄─ --config FILE.toml  ◄─ flags
+
+How one table lies over another is told in `layers`. What comes out is validated once, as a whole; a flag that would
+change nothing in it is an error, never silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from layerline.cli.components import Table
+from layerline.cli.flags import flag_names
+from layerline.cli.layers import Layer, nested
+from layerline.errors import UsageError, did_you_mean
+from layerline.presets.presets import PRESETS, preset
+from layerline.run import Run, read_toml
+
+_CUSTOM = "custom"  # the name of a run that started from no preset
+
+# Which readouts can read what an objective trains; the first is taken where nobody names one.
+_READABLE = {
+    "forward-forward": ("goodness", "softmax"),
+    "local-cross-entropy": ("all-heads", "last-head", "softmax"),
+}
+
+
+def resolve(
+    start: str,
+    config: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda note: None,
+) -> Run:
+    """The Run of a preset or TOML file, a TOML file over it, and flags (by path) over both.
+
+    `say` is told what was decided without being asked for. UsageError for names that do not exist, settings that belong
+    to a component that is not chosen, and what no Run can be.
+    """
+    name, layers = _start(start)
+    if config is not None:
+        layers.append(_config(Path(config), name))
+    if flags:
+        layers.append(Layer(nested(flags), "", is_flags=True))
+    below = Run().to_dict() if name == _CUSTOM else preset(name).run.to_dict()
+    settings = below
+    for layer in layers:
+        settings = layer.over(settings)
+    if not any(layer.names("readout") for layer in layers):
+        settings = _with_natural_readout(settings, below, say)
+    settings["preset"] = name
+    files = [layer.source for layer in layers if layer.source]
+    run = Run.from_dict(settings, files[-1] if files else f"preset {name}")
+    _refuse_unused(run, flags or {})
+    return run
+
+
+def _start(start: str) -> tuple[str, list[Layer]]:
+    """The preset's name and the file over it, for a preset's name or a TOML file."""
+    path = Path(start)
+    if start not in (p.name for p in PRESETS) and (path.suffix == ".toml" or path.is_file()):
+        settings = read_toml(path)
+        name = settings.pop("preset", _CUSTOM)
+        return _known(name, path), [Layer(settings, start)]
+    if path.is_dir() and (path / "config.toml").is_file():
+        raise UsageError(f"{start} is the folder of a run", hint=f"train it anew: layerline train {path}/config.toml")
+    return preset(start).name, []
+
+
+def _config(path: Path, name: str) -> Layer:
+    """The layer of --config, which lies over any preset."""
+    settings = read_toml(path)
+    own = _known(settings.pop("preset", name), path)
+    if own not in (name, _CUSTOM):
+        raise UsageError(f"{path} lies over the preset {own}, not {name}", hint=f"train it: layerline train {path}")
+    return Layer(settings, str(path))
+
+
+def _known(name: Any, path: Path) -> str:
+    known = [p.name for p in PRESETS]
+    if name != _CUSTOM and name not in known:
+        raise UsageError(f"{path}: there is no preset '{name}'{did_you_mean(str(name), known)}")
+    return str(name)
+
+
+def _with_natural_readout(settings: Table, below: Table, say: Callable[[str], None]) -> Table:
+    """Another objective and no word about the readout: the one that can read it."""
+    objective, readout = settings["objective"]["kind"], settings["readout"]["kind"]
+    readable = _READABLE.get(objective, (readout,))
+    if objective == below["objective"]["kind"] or readout in readable:
+        return settings
+    say(f"readout {readable[0]}, as {objective} has no {readout} to read (--readout chooses)")
+    return settings | {"readout": {"kind": readable[0]}}
+
+
+def _refuse_unused(run: Run, flags: Mapping[str, Any]) -> None:
+    """UsageError for a flag that would change nothing in this run."""
+    for path in flags:
+        for unused, why in _unused(run).items():
+            if path == unused or path.startswith(unused + "."):
+                raise UsageError(f"{flag_names(path)[0]} would change nothing: {why}", hint="leave it out")
+
+
+def _unused(run: Run) -> dict[str, str]:
+    """Parts of a Run that it does not use, and why."""
+    unused = {}
+    if not run.objective.needs_negatives:
+        unused["negatives"] = f"the {run.objective.kind} objective needs no negatives"
+        unused["labels"] = f"the {run.objective.kind} objective needs no label in the input"
+    elif not run.writes_labels:
+        unused["labels"] = f"{run.negatives.kind} negatives know no labels"
+    if run.readout.kind != "softmax":
+        unused["optimizer.head_lr"] = f"the {run.readout.kind} readout has no softmax head"
+    return unused

@@ -1,0 +1,57 @@
+"""What `train` and `resume` share: their flags, the data, the display around the training, and the result after it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+
+from rich.console import Console
+
+from layerline.api import Result
+from layerline.cli.output import Downloads, add_data_dir, add_format, print_json
+from layerline.data.catalog import load_dataset
+from layerline.data.dataset import Dataset
+from layerline.events import Listener
+from layerline.reporting.console import Display, closing
+from layerline.reporting.tensorboard import require_tensorboard
+from layerline.runtime.stop import Stop, on_signals
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The flags that do not change the result."""
+    add_data_dir(parser)
+    add_format(parser)
+    parser.add_argument("--quiet", action="store_true", help="No progress on standard error.")
+    parser.add_argument("--tensorboard", action="store_true", help="Write the numbers for TensorBoard, too.")
+
+
+def load_data(name: str, arguments: argparse.Namespace) -> Dataset:
+    """The data set, downloaded if need be and allowed. While Ctrl-C still ends at once, so not during a training.
+
+    It bears the name it was called by, a path for instance: by that name it is found again.
+    """
+    data = load_dataset(
+        name,
+        data_dir=arguments.data_dir,
+        download=not arguments.no_download,
+        progress=Downloads(quiet=getattr(arguments, "quiet", False)),
+    )
+    return replace(data, name=name)
+
+
+def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
+    """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data."""
+    if arguments.tensorboard:
+        require_tensorboard()
+    return load_data(dataset, arguments)
+
+
+def carry_out(training: Callable[[Listener, Stop], Result], arguments: argparse.Namespace) -> None:
+    """Train under the display, stopping on signals, and print the result."""
+    with on_signals() as stop, Display(quiet=arguments.quiet) as display:
+        result = training(display, stop)
+    if arguments.format == "json":
+        print_json(result.values)
+    elif not arguments.quiet:
+        closing(result.values, console=Console())

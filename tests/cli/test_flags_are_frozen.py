@@ -1,0 +1,79 @@
+"""The flags are public: whoever adds one writes it down here, whoever removes one breaks somebody's script."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from layerline.cli.parser import Parser
+
+_FORMAT = ["--format"]
+_DATA = ["--data-dir", "--no-download"]
+_TRAINING = [*_DATA, *_FORMAT, "--quiet", "--tensorboard"]
+
+_SETTINGS = """
+    --dataset
+    --validation --no-validation
+    --standardise
+    --shift --augment.shift
+    --flip --augment.flip --no-flip --no-augment.flip
+    --network
+    --widths --network.widths
+    --init --network.init
+    --normaliser --network.normaliser
+    --network.normaliser.eps
+    --strength --labels.strength
+    --position --labels.position
+    --objective
+    --goodness --objective.goodness
+    --loss --objective.loss
+    --theta --objective.loss.theta
+    --alpha --objective.loss.alpha
+    --beta --objective.loss.beta
+    --peer --objective.peer
+    --peer-decay --objective.peer-decay
+    --dropout --objective.dropout
+    --negatives
+    --blurs --negatives.blurs
+    --bank --negatives.bank
+    --readout
+    --skip --readout.skip
+    --order
+    --epochs
+    --chapters
+    --batch-size
+    --shuffle
+    --lr --optimizer.lr
+    --head-lr --optimizer.head-lr
+    --beta1 --optimizer.beta1
+    --beta2 --optimizer.beta2
+    --optimizer.eps
+    --weight-decay --optimizer.weight-decay
+    --rate
+    --warmup --rate.warmup
+    --precision
+    --seed
+    --threads
+    --device
+    --eval-every
+    --checkpoint-seconds
+""".split()  # noqa: SIM905, one line per setting
+
+_FLAGS = {
+    "train": ["--config", "--out-dir", *_TRAINING, *_SETTINGS],
+    "resume": _TRAINING,
+    "evaluate": ["--dataset", *_DATA, *_FORMAT],
+    "predict": ["--resize", *_FORMAT],
+    "presets": _FORMAT,
+    "env": _FORMAT,
+    "cite": [],
+}
+
+
+@pytest.mark.parametrize("command", _FLAGS)
+def test_a_command_has_exactly_these_flags(command: str) -> None:
+    parser = Parser(command, "", "")
+    importlib.import_module(f"layerline.cli.commands.{command}").add_arguments(parser)
+    found = [flag for action in parser._actions for flag in action.option_strings]
+    assert sorted(found) == sorted(["-h", "--help", *_FLAGS[command]])

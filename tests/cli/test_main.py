@@ -1,0 +1,148 @@
+"""Exit statuses and messages: what went wrong, what to do next, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import layerline as package
+from cli.command import Layerline
+from layerline.cli.commands import presets
+from layerline.presets.presets import PRESETS
+
+_PYTHON = [sys.executable, "-m", "layerline"]
+
+_WRONG = [
+    ("train", "the following arguments are required: PRESET|RUN.toml"),
+    ("train digitz", "there is no preset 'digitz'; did you mean 'digits'?"),
+    ("train digits --epoch 3", "unknown flag --epoch; did you mean '--epochs'?"),
+    ("train digits --lrr=3", "unknown flag --lrr; did you mean '--lr'?"),
+    ("train digits --qqqqqq", "unknown flag --qqqqqq\n"),
+    ("train digits too-many", "'too-many' is one argument too many"),
+    ("train digits --epochs", "--epochs: expected one argument"),
+    ("train digits --epochs ten", "--epochs should be a valid integer, got ten"),
+    ("train digits --epochs -1", "--epochs should be greater than or equal to 1, got -1"),
+    ("train digits --lr nan", "--lr should be a finite number, got nan"),
+    ("train digits --widths 0", "a block needs at least one unit"),
+    ("train digits --widths 64,x", "--widths should be a valid integer, got 64,x"),
+    ("train digits --widths 64", "the goodness readout leaves out 1 of 1 block(s)"),
+    ("train digits --widths 64 --readout softmax", "the softmax readout leaves out 1 of 1 block(s)"),
+    ("train digits --chapters 3", "3 chapters do not divide 40 epochs\n  try --chapters 2"),
+    ("train digits --loss symbaa", "--loss: there is no 'symbaa'; did you mean 'symba'?"),
+    ("train digits --order chapter", "--order: there is no 'chapter'; did you mean 'chapters'?"),
+    ("train digits --theta 1", "--theta belongs to the logistic loss, but the loss is silu-margin"),
+    ("train digits --readout all-heads", "Forward-Forward blocks have no heads for the all-heads readout"),
+    ("train digits --negatives masked-hybrid", "masked-hybrid negatives know no labels"),
+    ("train digits --dataset mnst", "there is no data set 'mnst'; did you mean 'mnist'?"),
+    ("train digits --format xml", "--format: invalid choice: 'xml'"),
+    ("train digits --config nowhere.toml", "cannot read nowhere.toml"),
+    ("trian digits", "there is no command 'trian'; did you mean 'train'?"),
+    ("--verson", "there is no flag '--verson'; did you mean '--version'?"),
+    ("resume nowhere", "there is no folder nowhere"),
+    ("evaluate nowhere", "there is no model in nowhere"),
+    ("predict nowhere image.png", "there is no model in nowhere"),
+    ("cite nonsense-name", "there is no preset 'nonsense-name'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), _WRONG)
+def test_a_wrong_request_ends_with_2_and_says_why(layerline: Layerline, words: str, message: str) -> None:
+    answer = layerline(*words.split())
+    assert (answer.status, answer.out) == (2, "")
+    assert f"error: {message}" in answer.err
+    assert not Path("runs").exists()
+
+
+def test_missing_data_ends_with_1_and_says_where_to_put_it(layerline: Layerline, tmp_path: Path) -> None:
+    answer = layerline("train", "ff-mnist", "--no-download", "--data-dir", tmp_path)
+    assert answer.status == 1
+    assert f"error: mnist is neither in {tmp_path / 'mnist'}" in answer.err
+    assert not Path("runs").exists()
+
+
+def test_a_folder_with_something_in_it_is_never_overwritten(layerline: Layerline, digits_run: Path) -> None:
+    before = sorted(digits_run.rglob("*"))
+    answer = layerline("train", "digits", "--out-dir", digits_run)
+    assert answer.status == 2
+    assert f"error: {digits_run} is not empty, and a run is never overwritten\n" in answer.err
+    assert sorted(digits_run.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_made(layerline: Layerline, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = layerline("train", "digits", "--out-dir", tmp_path / "file" / "run")
+    assert answer.status == 1
+    assert f"error: cannot write {tmp_path / 'file' / 'run'}" in answer.err
+    assert "--out-dir FOLDER" in answer.err
+
+
+def test_no_arguments_print_the_help(layerline: Layerline) -> None:
+    answer = layerline()
+    assert (answer.status, answer.err) == (0, "")
+    assert answer == layerline("--help") == layerline("help")
+    assert all(name in answer.out for name in ("train", "resume", "evaluate", "predict", "presets", "env", "cite"))
+
+
+def test_the_version(layerline: Layerline) -> None:
+    assert layerline("--version") == (0, f"layerline {package.__version__}\n", "")
+
+
+def test_the_help_of_train_names_every_choice(layerline: Layerline) -> None:
+    answer = layerline("train", "--help")
+    assert answer.status == 0
+    assert answer.out.startswith("usage: layerline train PRESET|RUN.toml [--config FILE.toml] [flags]\n")
+    for words in ("{fixed,random,adaptive,sampled,masked-hybrid}", "--beta, --objective.loss.beta X", "--no-flip"):
+        assert words in answer.out
+
+
+def test_presets_env_and_cite(layerline: Layerline, digits_run: Path) -> None:
+    assert [p.name for p in PRESETS] == [
+        p["name"] for p in json.loads(layerline("presets", "--format", "json").out)["presets"]
+    ]
+    assert all(p.title in layerline("presets").out for p in PRESETS)
+    assert "torch" in layerline("env").out
+    assert "torch" in json.loads(layerline("env", "--format", "json").out)
+    assert "hinton2022forward" in layerline("cite", "ff-mnist").out
+    assert layerline("cite", digits_run) == layerline("cite", "digits") == layerline("cite")
+
+
+def test_debugging_shows_the_traceback(layerline: Layerline, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Traceback" not in layerline("train", "digitz").err
+    monkeypatch.setenv("LAYERLINE_DEBUG", "1")
+    answer = layerline("train", "digitz")
+    assert answer.status == 2
+    assert "Traceback" in answer.err
+    assert answer.err.endswith("error: there is no preset 'digitz'; did you mean 'digits'?\n")
+
+
+def test_ctrl_c_outside_of_training_ends_with_130(layerline: Layerline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(presets, "run", interrupted)
+    assert layerline("presets") == (130, "", "\ninterrupted\n")
+
+
+def test_nobody_reads_the_output() -> None:
+    process = subprocess.Popen([*_PYTHON, "presets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_a_terminal_without_unicode() -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([*_PYTHON, "presets"], capture_output=True, env=os.environ | plain, check=True, timeout=60)
+    assert b"8?8 digits" in done.stdout
+
+
+def test_the_light_commands_import_no_torch() -> None:
+    calls = "main(['--help']); main(['presets']); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from layerline.cli.main import main; {calls}"
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True, timeout=60)
