@@ -77,7 +77,7 @@ class Run(Settings):
     """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
     shuffle: Literal["epoch", "once"] = "epoch"
     """New minibatches every epoch, or drawn once (PFF authors' code)."""
-    optimizer: Adam = Adam(lr=0.002)
+    optimizer: Adam = Adam()
     """Adam for every block, and for the softmax readout."""
     rate: Rate = Cosine()
     """How the learning rate goes: cool-down (PFF), cosine with warm-up, or constant."""

@@ -37,7 +37,7 @@ class AdamState:
 class Adam(Settings):
     """Adam (Kingma and Ba, arXiv 1412.6980)."""
 
-    lr: float = Field(default=0.01, gt=0)
+    lr: float = Field(default=0.002, gt=0)
     """Learning rate of the blocks; PFF: 0.01."""
     head_lr: float | None = Field(default=None, gt=0)
     """Learning rate of a softmax readout; PFF: 0.0001. Local heads learn with their block, at `lr`."""
