@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerline.errors import UsageError, did_you_mean
-from layerline.run import Run
+
+if TYPE_CHECKING:
+    from layerline.run import Run
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Preset:
     @property
     def run(self) -> Run:
         """The Run itself."""
+        from layerline.run import Run  # here: names and titles need no PyTorch
+
         return Run.from_dict(self.settings | {"preset": self.name}, f"preset {self.name}")
 
 
