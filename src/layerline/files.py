@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerline.errors import LayerlineError
@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that counts is the first one
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
