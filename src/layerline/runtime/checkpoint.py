@@ -126,8 +126,8 @@ def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _cursor(facts: dict[str, Any]) -> Cursor:
-    if not all(type(value) is int for value in facts.values()):
+def _cursor(facts: Any) -> Cursor:
+    if not isinstance(facts, dict) or not all(type(value) is int for value in facts.values()):
         raise TypeError(f"the cursor is {facts}")
     return Cursor(**facts)
 
