@@ -26,6 +26,7 @@ _SETTINGS = """
     --strength --labels.strength
     --position --labels.position
     --objective
+    --hardest --objective.hardest
     --goodness --objective.goodness
     --loss --objective.loss
     --theta --objective.loss.theta
