@@ -90,7 +90,7 @@ class Run(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: a GPU if there is one."""
     eval_every: int = Field(default=0, ge=0)
-    """Epochs between looks at the accuracy on the validation split (or the test set, without one); 0: only at the end."""
+    """Epochs between looks at the accuracy on the validation split (without one: the test set); 0: only at the end."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Time between checkpoints; 0: after every minibatch."""
 
