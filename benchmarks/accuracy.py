@@ -77,7 +77,8 @@ def main() -> None:
             readouts = " ".join(f"{name} {100 * value:.2f}" for name, value in run["readouts"].items())
             cells = [f"{held_out(run):.2f}", readouts, f"{run['train_seconds']:.1f}", str(run["threads"])]
             table.add_row(preset, str(run["seed"]), *cells, run["weights_sha256"][:8])
-        mean, seconds = (statistics.mean(values) for values in ([*map(held_out, runs)], [r["train_seconds"] for r in runs]))
+        mean = statistics.mean(map(held_out, runs))
+        seconds = statistics.mean(run["train_seconds"] for run in runs)
         table.add_row(preset, "mean", f"{mean:.2f}", "", f"{seconds:.1f}", "", "", style="bold", end_section=True)
     Console().print(table)
     if arguments.plot:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import torch
 from rich.console import Console
@@ -79,7 +80,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     for batch in arguments.batch:
         sizes = (data.features, 2000, 2000, 2000, 2000)
-        layers = [OrdinaryLayer(i, o) for i, o in zip(sizes, sizes[1:], strict=False)]
+        layers = [OrdinaryLayer(i, o) for i, o in pairwise(sizes)]
         trainers = []
         for precision in ("32-true", "bf16-mixed"):
             run = Run.from_dict({"batch_size": batch, "precision": precision})
