@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import layerline
+from layerline.blocks.split import split_each
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import LayerlineError, UsageError
@@ -182,11 +183,17 @@ def _device(run: Run) -> torch.device:
 
 
 def _blocks(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Module] | None:
+    if network is None:
+        return None
     if isinstance(network, nn.Sequential):
-        from layerline.blocks.split import split_each
-
         return split_each(network)
-    return None if network is None else list(network)
+    blocks = list(network) if isinstance(network, Sequence | nn.ModuleList) else []
+    if not blocks or not all(isinstance(block, nn.Module) for block in blocks):
+        raise UsageError(
+            f"a {type(network).__name__} is no network of blocks",
+            hint="give an nn.Sequential, or a list with a module for every block",
+        )
+    return blocks
 
 
 def _readouts(model: Model, data: Dataset) -> dict[str, float]:

@@ -38,7 +38,8 @@ class Network(nn.Module):
         except Exception as error:  # modules of one's own may raise anything
             number = len(units) + 1
             raise UsageError(
-                f"block {number} cannot take its input: {error}", hint="check the sizes of the blocks"
+                f"block {number} cannot take its input: {error}",
+                hint=f"check the sizes of the blocks; the first is fed examples of shape {list(input_shape)}",
             ) from error
         return tuple(units)
 

@@ -145,7 +145,7 @@ class LinearLearner(Learner):
 
 
 def _over_views(rows_RN: Tensor, views: int) -> Tensor:
-    """The sum over the views of each image, [B, N]. Pairwise, as a reduction over so short an axis is ten times slower."""
+    """The sum over the views of each image, [B, N]. Pairwise: a reduction over so short an axis is ten times slower."""
     first, *others = rows_RN.chunk(views)
     for other in others:
         first = first + other
@@ -171,11 +171,11 @@ class AutogradLearner(Learner):
         with torch.random.fork_rng(devices), torch.enable_grad(), self._autocast(labels_B):
             # A module's own draws (dropout) are a function of the minibatch, too, so that a resumed run repeats them.
             torch.manual_seed(self._seed + batch)
-            h = apply(self.block, x)
+            h = self._apply(x)
             loss, record = self.objective.local_loss(h, labels_B, self.state, batch)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         with torch.no_grad():
-            # The fused kernel walks memory: a gradient laid out otherwise than its parameter would reach wrong elements.
+            # The fused kernel walks memory: a gradient laid out unlike its parameter would reach wrong elements.
             parameters = [p.detach() for p in self.parameters]
             laid_out = [
                 g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
@@ -192,6 +192,17 @@ class AutogradLearner(Learner):
 
     def refresh(self) -> None:
         pass
+
+    def _apply(self, x: BlockInput) -> Tensor:
+        try:
+            return apply(self.block, x)
+        except ValueError as error:
+            if isinstance(x, Tensor) and len(x) == 1:  # batch normalisation
+                raise UsageError(
+                    f"a block cannot learn from the last minibatch, which has one example: {error}",
+                    hint="choose another batch size, or leave one example out",
+                ) from error
+            raise
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, torch.bfloat16, enabled=self._dtype != torch.float32)

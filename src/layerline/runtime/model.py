@@ -107,7 +107,7 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
     """
     labels = run.labels if run.writes_labels else None
     mean, std = statistics(data.train.inputs, run.standardise)
-    flat = network is None or len(data.shape) == 1 or _starts_flat(network)
+    flat = network is None or len(data.shape) == 1 or _starts_flat(network, data.shape)
     encoder = Encoder(
         shape=data.shape,
         classes=data.num_classes,
@@ -152,11 +152,20 @@ def _check_blocks(run: Run, built: Network) -> None:
                 )
 
 
-def _starts_flat(network: Sequence[nn.Module]) -> bool:
-    """True if the first layer that does something wants vectors."""
+def _starts_flat(network: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:
+    """True if the first layer that does something wants vectors, for examples [*shape] of more than one axis."""
     for module in nn.Sequential(*network).modules():
-        if isinstance(module, nn.Linear | LinearReLU):
-            return True
-        if isinstance(module, nn.Flatten) or (list(module.parameters(recurse=False)) and not list(module.children())):
+        match module:
+            case LinearReLU():
+                return True
+            case nn.Linear():  # along the last axis, if it fits there only
+                return not module.in_features == shape[-1] < torch.Size(shape).numel()
+            case nn.Flatten():  # a vector is as good, and can have a label appended
+                return (module.start_dim, module.end_dim) == (1, -1)
+            case nn.Unflatten():
+                return module.dim == 1
+            case nn.BatchNorm1d():
+                return len(shape) > 2
+        if list(module.parameters(recurse=False)) and not list(module.children()):
             return False
     return False
