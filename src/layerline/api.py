@@ -65,8 +65,8 @@ def train(
     """Train a run from the start.
 
     `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`,
-    trained in place (an `nn.Sequential` counts as one block per layer with parameters). `out_dir`: where to leave the
-    run folder; None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
+    trained in place (an `nn.Sequential` is cut by `split_each`). `out_dir`: where to leave the run folder; None:
+    nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
     `tensorboard`: keep a folder for TensorBoard in the run folder.
     """
     if tensorboard:

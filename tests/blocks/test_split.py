@@ -33,6 +33,18 @@ def test_cut_into_units() -> None:
     assert lengths(split_each(mlp())) == [3, 3, 1]
 
 
+def test_norms_and_activations_with_parameters_stay_with_the_layer_before() -> None:
+    """A batch normalisation by itself was a block, and the convolution before it one without its activation."""
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3), nn.LayerNorm([4, 4, 4]), nn.PReLU(), nn.Flatten()),
+        *(nn.Linear(64, 8), nn.ReLU()),
+    )
+    assert lengths(split_each(network)) == [3, 4, 2]
+    assert lengths(split_each(nn.Sequential(nn.BatchNorm1d(4), *network))) == [4, 4, 2]
+    assert lengths(split_each(nn.Sequential(nn.Flatten(), nn.LayerNorm(4), nn.ReLU()))) == [3]
+
+
 def test_cut_into_as_many_as_asked() -> None:
     network = nn.Sequential(*(layer for _ in range(10) for layer in (nn.Linear(4, 4), nn.ReLU())))
     assert lengths(split_into(network, 4)) == [6, 6, 4, 4]

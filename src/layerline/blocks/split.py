@@ -1,8 +1,9 @@
 """Cut an `nn.Sequential` into blocks.
 
 A block learns from a loss at its own output, so it needs a parameter. Layers come in *units*, which are never cut
-apart by the functions that choose the cuts: a layer with trainable parameters and the layers without that follow it.
-Layers before the first parameter go with the first unit, and layers that share a parameter stay in one unit.
+apart by the functions that choose the cuts: a layer with trainable weights and the layers that only follow up on it
+(no parameters, or a norm, or an activation with a parameter). Layers before the first weights go with the first unit,
+and layers that share a parameter stay in one unit.
 
     Flatten  Linear  ReLU  Linear  ReLU  Dropout  Linear
     └──────────────────┘   └──────────────────┘   └────┘
@@ -61,7 +62,7 @@ def split_at(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
 
 
 def split_each(sequential: nn.Sequential) -> list[nn.Module]:
-    """One block for each layer with parameters, together with the layers without that follow it.
+    """One block for each layer with weights, together with the activations, norms and the like that follow it.
 
     Raises `UsageError` if the network has no trainable parameter.
     """
@@ -108,15 +109,21 @@ def split_into(
 
 def _units(sequential: nn.Sequential) -> list[int]:
     """The index of the first layer of every unit."""
-    starts = [index for index, layer in enumerate(sequential) if learns(layer)]
-    if not starts:
+    learning = [index for index, layer in enumerate(sequential) if learns(layer)]
+    if not learning:
         raise UsageError(
             "the network has no trainable parameters, so no block of it can learn",
             hint="Add a layer with parameters, or unfreeze one with `requires_grad_()`.",
         )
+    starts = [index for index in learning if not _follows(sequential[index])] or learning[:1]
     starts[0] = 0
     glued = {start for first, last in _shared(sequential) for start in starts if first < start <= last}
     return [start for start in starts if start not in glued]
+
+
+def _follows(layer: nn.Module) -> bool:
+    """True for a layer that only scales and shifts what another made: a norm, a PReLU. Its parameters are vectors."""
+    return isinstance(layer, nn.LayerNorm | nn.RMSNorm) or all(p.ndim < 2 for p in layer.parameters())
 
 
 def _shared(sequential: nn.Sequential) -> list[tuple[int, int]]:
