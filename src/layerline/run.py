@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
@@ -196,7 +197,11 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     path = _path(first["loc"], settings)
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        return f"unknown setting '{name}'{did_you_mean(path[-1], setting_names())}"
+        known = [other.rpartition(".") for other in _names(Run, settings)]
+        elsewhere = [under + dot + leaf for under, dot, leaf in known if leaf == path[-1]]
+        beside = [leaf for under, _, leaf in known if under == ".".join(path[:-1])]
+        hint = did_you_mean(name, elsewhere[:1]) if elsewhere else did_you_mean(path[-1], beside)
+        return f"unknown setting '{name}'{hint}"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
@@ -217,13 +222,14 @@ def _path(location: tuple[str | int, ...], settings: Any) -> list[str]:
     return path
 
 
-def setting_names() -> set[str]:
-    """Every name that can stand in a TOML file."""
-
-    def names(schema: dict[str, Any]) -> set[str]:
-        found = set(schema.get("properties", {}))
-        for definition in schema.get("$defs", {}).values():
-            found |= names(definition)
-        return found
-
-    return names(Run.model_json_schema())
+def _names(component: type[Settings], settings: Any, under: str = "") -> Iterator[str]:
+    """Every name that can stand in this file, like `objective.loss.beta`, given the kinds it has chosen."""
+    for name, field in component.model_fields.items():
+        yield under + name
+        here = settings.get(name) if isinstance(settings, dict) else None
+        kind = here.get("kind") if isinstance(here, dict) else None
+        for member in get_args(field.annotation) or (field.annotation,):
+            if isinstance(member, type) and issubclass(member, Settings):
+                own = member.model_fields.get("kind")
+                if kind is None or own is None or own.default == kind:
+                    yield from _names(member, here, f"{under}{name}.")
