@@ -1,0 +1,109 @@
+"""Stopping: signals set a flag; a process that was killed, terminated and interrupted still ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerline import api
+from layerline.run import Run
+from layerline.runtime.stop import on_signals
+
+RUN = Run.from_dict(
+    {
+        "dataset": "digits",
+        "network": {"widths": [32, 32]},
+        "labels": {"strength": 3.0, "position": "append"},
+        "negatives": {"kind": "adaptive"},
+        "order": "chapters",
+        "epochs": 6,
+        "chapters": 3,
+        "batch_size": 16,
+        "precision": "32-true",
+        "threads": 1,
+        "device": "cpu",
+        "checkpoint_seconds": 0.02,
+    }
+)
+
+CHILD = """
+import sys
+from layerline import api
+from layerline.errors import Stopped
+from layerline.events import Saved
+from layerline.run import Run
+from layerline.runtime.stop import on_signals
+
+def hear(event):
+    if isinstance(event, Saved):
+        print(event.path, flush=True)
+
+verb, where = sys.argv[1:]
+with on_signals() as stop:
+    try:
+        if verb == "train":
+            api.train(Run.from_toml(where + ".toml"), out_dir=where, listener=hear, stop=stop)
+        else:
+            api.resume(where, listener=hear, stop=stop)
+    except Stopped as stopped:
+        sys.exit(stopped.exit_status)
+"""
+
+
+def interrupt(verb: str, where: Path, number: signal.Signals, after: int) -> int:
+    """Start a process, send the signal once it has saved `after` times; its exit status."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD, verb, str(where)], stdout=subprocess.PIPE, text=True)
+    with child:
+        assert child.stdout
+        for _ in range(after):
+            assert child.stdout.readline(), "the run ended before it was interrupted"
+        child.send_signal(number)
+        child.communicate(timeout=60)
+    return child.returncode
+
+
+def test_killed_terminated_interrupted_and_resumed(tmp_path: Path) -> None:
+    where = tmp_path / "run"
+    where.with_name("run.toml").write_text(RUN.to_toml())
+    expected = api.train(RUN)
+
+    def done() -> int:
+        facts = json.loads((where / "checkpoints" / "latest.json").read_text())
+        return int(facts["file"].partition(".")[0])
+
+    assert interrupt("train", where, signal.SIGKILL, after=5) == -signal.SIGKILL
+    killed = done()
+    assert 0 < killed
+    assert interrupt("resume", where, signal.SIGTERM, after=3) == 75
+    terminated = done()
+    assert killed < terminated
+    assert interrupt("resume", where, signal.SIGINT, after=3) == 130
+    assert terminated < done()
+    assert not (where / "result.json").exists()
+
+    result = api.resume(where)
+    for name in ("weights_sha256", "test_accuracy", "readouts", "parameters"):
+        assert result.values[name] == expected.values[name]
+    assert result.rows == expected.rows
+    assert json.loads((where / "result.json").read_text())["weights_sha256"] == expected.values["weights_sha256"]
+    assert [p.suffix for p in sorted((where / "checkpoints").iterdir())] == [".safetensors", ".json"]
+
+
+def test_signals_set_the_flag() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with on_signals() as stop:
+        assert stop.exit_status is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.exit_status == 75
+    with on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.exit_status == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
