@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from layerline.data.dataset import Dataset, Examples
 from layerline.errors import Stopped
-from layerline.events import Event, Minibatch, Row
 from layerline.events import EpochDone as EpochDone
+from layerline.events import Event, Minibatch, Row
 from layerline.run import Run
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.execute import Execution, make_trainer
@@ -72,7 +72,7 @@ class Outcome:
 def train_through(
     run: Run, data: Dataset, stops: list[int], folder: Path | None = None, blocks: Blocks | None = None
 ) -> Outcome:
-    """Train to the end, in parts: part i ends after `stops[i]` more minibatches and the next begins from its checkpoint.
+    """Train to the end, in parts: part i ends after `stops[i]` more minibatches, the next goes on from its checkpoint.
 
     Every part has a fresh model and trainer, as in a new process.
     """

@@ -1,4 +1,4 @@
-"""The Run: whole through TOML, impossible ones refused with a way out, its digest only about what decides the result."""
+"""The Run: through TOML and back, impossible ones refused with a way out, a digest of what decides the result."""
 
 from __future__ import annotations
 
@@ -25,18 +25,27 @@ from layerline.run import Augment, Run, read_toml
 POSITIVE = st.floats(1e-8, 100, exclude_min=True)
 SHARE = st.floats(0, 1, exclude_max=True)
 NEGATIVES = st.one_of(
-    st.builds(Fixed), st.builds(Random), st.builds(Adaptive), st.builds(Sampled), st.builds(MaskedHybrid, blurs=st.integers(1, 9), bank=st.integers(1, 99))
-)  # fmt: skip
+    st.builds(Fixed),
+    st.builds(Random),
+    st.builds(Adaptive),
+    st.builds(Sampled),
+    st.builds(MaskedHybrid, blurs=st.integers(1, 9), bank=st.integers(1, 99)),
+)
 LOSSES = st.one_of(
-    st.builds(Logistic, theta=st.floats(-50, 2000)), st.builds(SymBa, alpha=POSITIVE), st.builds(SiluMargin, beta=POSITIVE)
+    st.builds(Logistic, theta=st.floats(-50, 2000)),
+    st.builds(SymBa, alpha=POSITIVE),
+    st.builds(SiluMargin, beta=POSITIVE),
 )
 OBJECTIVES = st.one_of(
     st.builds(ForwardForward, goodness=st.sampled_from(["mean", "sum"]), loss=LOSSES, peer=SHARE, peer_decay=SHARE),
     st.builds(LocalCrossEntropy, dropout=SHARE),
 )
 READOUTS = st.one_of(
-    st.builds(Goodness, skip=st.integers(0, 2)), st.builds(Softmax, skip=st.integers(0, 2)), st.builds(LastHead), st.builds(AllHeads, skip=st.integers(0, 2))
-)  # fmt: skip
+    st.builds(Goodness, skip=st.integers(0, 2)),
+    st.builds(Softmax, skip=st.integers(0, 2)),
+    st.builds(LastHead),
+    st.builds(AllHeads, skip=st.integers(0, 2)),
+)
 NORMALISERS = st.one_of(st.builds(RmsNorm, eps=SHARE), st.builds(L2Norm, eps=SHARE), st.builds(NoNorm))
 WIDTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=5).map(tuple)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
@@ -121,7 +130,10 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "negative width": ({"network": {"widths": [5, -3]}}, "at least one unit"),
     "no blocks": ({"network": {"widths": []}}, "network.widths"),
     "negative epochs": ({"epochs": -1}, "epochs: input should be greater than or equal to 1, got -1"),
-    "softmax of one block": ({"network": {"widths": [5]}, "readout": {"kind": "softmax"}}, "leaves out 1 of 1.*\n.*skip 0"),
+    "softmax of one block": (
+        {"network": {"widths": [5]}, "readout": {"kind": "softmax"}},
+        "leaves out 1 of 1.*\n.*skip 0",
+    ),
     "goodness of one block": ({"network": {"widths": [5]}}, "nothing is left to read"),
     "all skipped": ({"network": {"widths": [5, 5]}, "readout": {"kind": "goodness", "skip": 2}}, "leaves out 2 of 2"),
     "goodness of heads": ({"objective": {"kind": "local-cross-entropy"}}, "no goodness to read\n.*all-heads"),
@@ -131,12 +143,18 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "no batch": ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1"),
     "rate 0": ({"optimizer": {"lr": 0}}, "optimizer.lr: input should be greater than 0"),
     "not a number": ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: .*finite"),
-    "dropout 1": ({"objective": {"kind": "local-cross-entropy", "dropout": 1}}, "^x.toml: objective.dropout: .*less than 1"),
+    "dropout 1": (
+        {"objective": {"kind": "local-cross-entropy", "dropout": 1}},
+        "^x.toml: objective.dropout: .*less than 1",
+    ),
     "strength 0": ({"labels": {"strength": 0}}, "labels.strength"),
     "words": ({"epochs": "many"}, "epochs: input should be a valid integer"),
     "not a table": ({"readout": "softmax"}, "readout: "),
     "no kind": ({"readout": {"skip": 0}}, "readout: the table needs its 'kind'"),
-    "no kind inside": ({"objective": {"kind": "forward-forward", "loss": {"beta": 3}}}, "objective.loss: the table needs"),
+    "no kind inside": (
+        {"objective": {"kind": "forward-forward", "loss": {"beta": 3}}},
+        "objective.loss: the table needs",
+    ),
 }
 
 
@@ -150,7 +168,10 @@ def test_impossible(fields: dict[str, Any], message: str) -> None:
 UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"epoch": 3}, "x.toml: unknown setting 'epoch'; did you mean 'epochs'?"),
     ({"widths": [3]}, "x.toml: unknown setting 'widths'; did you mean 'network.widths'?"),
-    ({"optimizer": {"weight_dekay": 1}}, "x.toml: unknown setting 'optimizer.weight_dekay'; did you mean 'weight_decay'?"),
+    (
+        {"optimizer": {"weight_dekay": 1}},
+        "x.toml: unknown setting 'optimizer.weight_dekay'; did you mean 'weight_decay'?",
+    ),
     ({"optimizer": {"dropout": 0.5}}, "x.toml: unknown setting 'optimizer.dropout'; did you mean 'objective.dropout'?"),
     (
         {"objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "betta": 1}}},
@@ -185,13 +206,13 @@ def test_unknown_names(fields: dict[str, Any], message: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read .*none.toml: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read .*none.toml: No such file"):
         read_toml(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="cannot read"):
         read_toml(tmp_path)
     path = tmp_path / "run.toml"
     path.write_text("epochs = = 3")
-    with pytest.raises(UsageError, match="run.toml is not TOML: .*line 1"):
+    with pytest.raises(UsageError, match=r"run.toml is not TOML: .*line 1"):
         Run.from_toml(path)
     path.write_bytes(b"preset = '\xff'")
     with pytest.raises(UsageError, match="is not TOML"):

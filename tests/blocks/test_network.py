@@ -82,7 +82,7 @@ def test_mlp_activities_by_hand() -> None:
     x = torch.randn(7, 12)
     h = x
     for (output, norms), block in zip(network.activities(x), network.blocks, strict=True):
-        h = torch.relu(h @ block.weight.t() + block.bias)  # type: ignore[operator,union-attr]
+        h = torch.relu(h @ block.weight.t() + block.bias)  # type: ignore[operator]
         torch.testing.assert_close(output, h)
         torch.testing.assert_close(norms, h.norm(dim=1))
         h = h / (h.square().mean(1, keepdim=True) + 1e-6).sqrt()
@@ -113,12 +113,18 @@ def test_measuring_leaves_no_trace() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in block.state_dict().items())
 
 
+def fail_while_predicting(module: nn.Module) -> None:
+    with predicting(module):
+        assert not any(part.training for part in module.modules())
+        raise ZeroDivisionError
+
+
 def test_predicting_restores_the_mode_after_an_error() -> None:
     module = nn.Sequential(nn.Dropout())
-    with pytest.raises(ZeroDivisionError), predicting(module):
-        assert not module[0].training
-        raise ZeroDivisionError
-    assert module.training and module[0].training
+    with pytest.raises(ZeroDivisionError):
+        fail_while_predicting(module)
+    assert module.training
+    assert module[0].training
     module.eval()
     with predicting(module):
         pass
@@ -127,7 +133,8 @@ def test_predicting_restores_the_mode_after_an_error() -> None:
 
 def test_head_by_autograd() -> None:
     head = LinearHead(6, 4).double()
-    assert not head.weight.any() and not head.bias.any()
+    assert not head.weight.any()
+    assert not head.bias.any()
     nn.init.normal_(head.weight)
     x = torch.randn(9, 6, dtype=torch.float64)
     labels = torch.randint(0, 4, (9,))

@@ -81,15 +81,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda f: cut(next(f.glob("*.safetensors")), -9), "its SHA-256 is not the one recorded"),
     "empty": (lambda f: next(f.glob("*.safetensors")).write_bytes(b""), "its SHA-256 is not"),
     "flipped bit": (lambda f: flip(next(f.glob("*.safetensors")), -3), "its SHA-256 is not"),
-    "missing tensors": (lambda f: next(f.glob("*.safetensors")).unlink(), "names 00000017.safetensors, which is missing"),
-    "a folder instead": (lambda f: (next(f.glob("*.safetensors")).unlink(), (f / "00000017.safetensors").mkdir()), "missing"),
+    "missing tensors": (
+        lambda f: next(f.glob("*.safetensors")).unlink(),
+        "names 00000017.safetensors, which is missing",
+    ),
+    "a folder instead": (lambda f: become_folder(next(f.glob("*.safetensors"))), "which is missing"),
     "empty json": (lambda f: (f / "latest.json").write_text(""), "latest.json cannot be read"),
     "cut json": (lambda f: cut(f / "latest.json", -5), "latest.json cannot be read"),
     "binary json": (lambda f: (f / "latest.json").write_bytes(b"\xff\xfe\x00{"), "latest.json cannot be read"),
     "a list": (lambda f: (f / "latest.json").write_text("[1]"), "not a table"),
     "a number": (lambda f: (f / "latest.json").write_text("7"), "not a table"),
     "empty table": (lambda f: (f / "latest.json").write_text("{}"), "cannot be read: no cursor"),
-    "a folder as json": (lambda f: ((f / "latest.json").unlink(), (f / "latest.json").mkdir()), "cannot be read"),
+    "a folder as json": (lambda f: become_folder(f / "latest.json"), "cannot be read"),
     "other format": (lambda f: rewrite(f, format=2), "has format 2, this version reads 1"),
     "text cursor": (lambda f: rewrite(f, cursor={"epoch": "1", "block": 0, "batch": 0}), "latest.json is damaged"),
     "long cursor": (lambda f: rewrite(f, cursor={"epoch": 1, "block": 0, "batch": 0, "x": 0}), "damaged"),
@@ -98,6 +101,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "odd rows": (lambda f: rewrite(f, progress={"train_seconds": 1, "rows": [{}], "curve": []}), "damaged"),
     "not safetensors": (lambda f: forge(f, b"{}"), "is not a safetensors file"),
 }
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def cut(path: Path, end: int) -> None:
@@ -141,7 +149,7 @@ def test_any_flipped_byte_is_noticed(data: st.DataObject, tmp_path_factory: pyte
 
 def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
-    with pytest.raises(CheckpointError, match="belongs to another run: config.toml was changed"):
+    with pytest.raises(CheckpointError, match=r"belongs to another run: config.toml was changed"):
         load(tmp_path, run="other")
     with pytest.raises(CheckpointError, match="was trained on other data") as refused:
         load(tmp_path, data="other")
@@ -169,7 +177,7 @@ def test_a_cursor_out_of_range_is_refused(order: str, cursor: Cursor, tmp_path: 
     checkpoints = Checkpoints(tmp_path, run.digest(), DATA.digest())
     checkpoints.save(trainer.tensors(), cursor, Progress(), 1)
     execution = Execution(trainer, DATA, checkpoints, lambda event: None, Stop())
-    with pytest.raises(CheckpointError, match="does not fit.*no minibatch"):
+    with pytest.raises(CheckpointError, match=r"does not fit.*no minibatch"):
         execution.restore()
 
 
@@ -267,7 +275,7 @@ class Tied(nn.Module):
         self.register_buffer("scale", torch.tensor(2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * self.second(self.first(x.flatten(1)).relu()).relu()  # type: ignore[no-any-return,operator]
+        return self.scale * self.second(self.first(x.flatten(1)).relu()).relu()
 
 
 def own_blocks() -> list[nn.Module]:
@@ -299,7 +307,7 @@ def test_damaged_models_are_refused(tmp_path: Path) -> None:
     facts = (folder / "model.json").read_text()
     for garbage in ("", "[]", '"text"', "{}", '{"format": 1}', facts.replace('"format": 1', '"format": 9')):
         (folder / "model.json").write_text(garbage)
-        with pytest.raises(CheckpointError, match="model.json cannot be read"):
+        with pytest.raises(CheckpointError, match=r"model.json cannot be read"):
             load_model(tmp_path)
     (folder / "model.json").write_text(facts)
     cut(folder / "model.safetensors", -1)
@@ -314,7 +322,7 @@ def test_weights_sha256_is_of_all_trained_tensors_in_order() -> None:
     model = fresh_model(small_run(readout={"kind": "softmax"}), DATA)
     import hashlib
 
-    parts = [t.detach().numpy().tobytes() for b in model.network.blocks for t in (b.weight, b.bias)]  # type: ignore[union-attr,operator]
+    parts = [t.detach().numpy().tobytes() for b in model.network.blocks for t in (b.weight, b.bias)]  # type: ignore[operator]
     assert model.head is not None
     parts += [model.head.weight.detach().numpy().tobytes(), model.head.bias.detach().numpy().tobytes()]
     assert weights_sha256(model) == hashlib.sha256(b"".join(parts)).hexdigest()

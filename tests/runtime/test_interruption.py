@@ -37,7 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
         "precision": "bf16-mixed",
         "rate": {"kind": "cool-down"},
     },
-    "two epochs a chapter": {"epochs": 4, "chapters": 2, "negatives": {"kind": "adaptive"}, "network": {"widths": [9, 8]}},
+    "two epochs a chapter": {
+        "epochs": 4,
+        "chapters": 2,
+        "negatives": {"kind": "adaptive"},
+        "network": {"widths": [9, 8]},
+    },
     "same minibatches, looks": {"shuffle": "once", "eval_every": 1},
 }
 

@@ -93,9 +93,7 @@ def learners(objective: BaseObjective, inputs: int, dtype: torch.dtype = torch.f
     )
 
 
-def exact_gradients(
-    objective: Any, x: Tensor, labels_B: Tensor, mask: Tensor | None = None
-) -> list[Tensor]:
+def exact_gradients(objective: Any, x: Tensor, labels_B: Tensor, mask: Tensor | None = None) -> list[Tensor]:
     """By autograd in float64, straight from the definitions; without peer normalisation."""
     block = linear_block(x.shape[1]).double()
     h = functional.relu(functional.linear(x.double(), block.weight, block.bias))
@@ -157,7 +155,7 @@ def test_peer_normalisation(goodness: Literal["mean", "sum"], how: str) -> None:
     x, labels_B = minibatch(16, 2, how)
     rows = full(x)
     closed, autograd = learners(objective, rows.shape[1])
-    closed.block.bias.data[4] = autograd.block.bias.data[4] = -100.0  # type: ignore[union-attr,operator,index]
+    closed.block.bias.data[4] = autograd.block.bias.data[4] = -100.0  # type: ignore[operator]
     block: Any = copy.deepcopy(closed.block)
     without = ForwardForward(loss=SymBa(), goodness=goodness)
     plain = AutogradLearner(copy.deepcopy(block), without.init(UNITS, CLASSES), without, ADAM, UNITS, torch.float32)
@@ -175,12 +173,15 @@ def test_peer_normalisation(goodness: Literal["mean", "sum"], how: str) -> None:
         torch.testing.assert_close(state.mean_activity, m)
     dead = closed.moments.first[0][4]
     assert dead.abs().max() > 0, "a dead unit gets a gradient"
-    assert m[4] < m.mean() and closed.moments.first[1][4] < 0, "and it is pulled up"
+    assert m[4] < m.mean()
+    assert closed.moments.first[1][4] < 0, "and it is pulled up"
     assert not autograd.moments.first[0][4].any()
 
 
 @pytest.mark.parametrize("how", ["plain", "first", "append"])
-@pytest.mark.parametrize("objective", [ForwardForward(loss=SymBa(alpha=2.0)), LocalCrossEntropy(dropout=0.4)], ids=["ff", "ce"])
+@pytest.mark.parametrize(
+    "objective", [ForwardForward(loss=SymBa(alpha=2.0)), LocalCrossEntropy(dropout=0.4)], ids=["ff", "ce"]
+)
 def test_bfloat16(objective: BaseObjective, how: str) -> None:
     """bf16 has 8 bits: every product is rounded to 2⁻⁹ of its size, so gradients are right to about a percent."""
     images = 64
@@ -213,7 +214,7 @@ def test_many_steps_stay_together() -> None:
             assert h.shape == (len(labels_B), UNITS)
             assert record.shape == (len(labels_B), CLASSES)
             torch.testing.assert_close(norms_R, h.norm(dim=1))
-    assert not torch.equal(closed.block.weight, block.weight)  # type: ignore[arg-type]
+    assert not torch.equal(closed.block.weight, block.weight)
     for a, b in zip(closed.parameters, autograd.parameters, strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-3, atol=2e-5)
 
@@ -249,7 +250,7 @@ def test_gradients_laid_out_otherwise_than_their_parameter() -> None:
     loss = objective.loss.value(*goodness.chunk(2)).mean()
     torch.optim.Adam([parameter], lr=0.01, betas=(0.0, 0.999)).zero_grad()
     optimizer = torch.optim.Adam([parameter], lr=0.01, betas=(0.0, 0.999))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     gradients(AutogradLearner(block, nn.Module(), objective, ADAM, UNITS, torch.float32), x, labels_B)
     torch.testing.assert_close(block.weight, parameter)
@@ -298,3 +299,34 @@ def test_dropout_of_a_module_is_a_function_of_the_minibatch() -> None:
 def test_losses_by_kind() -> None:
     parsed: Any = TypeAdapter(Loss).validate_python({"kind": "symba", "alpha": 2})
     assert parsed == SymBa(alpha=2.0)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("how", ["plain", "first"])
+@pytest.mark.parametrize("kind", ["ff", "ce"])
+def test_hardest_rows(kind: str, how: str, share: float) -> None:
+    """The weight gradient of the rows with the longest local gradient alone; the bias and the head see all rows.
+
+    Views that share their image are one row, with the sum of their local gradients; the label's columns see all.
+    """
+    objective: BaseObjective = (
+        ForwardForward(loss=SymBa(), hardest=share) if kind == "ff" else LocalCrossEntropy(hardest=share)
+    )
+    views = objective.views
+    x, labels_B = minibatch(16, views, how)
+    rows = full(x)
+    block, state = linear_block(), state_of(objective)
+    z = functional.linear(rows, block.weight, block.bias).detach().requires_grad_()
+    loss, _ = objective.local_loss(z.relu(), labels_B, state, 0)
+    (dz_RN,) = torch.autograd.grad(loss, z)
+    learner = LinearLearner(block, state, objective, ADAM, torch.float32)
+    weight, bias = gradients(learner, x, labels_B)[:2]
+    assert largest_error(bias, dz_RN.sum(0)) < 3e-6
+
+    image_dz, image_x = (dz_RN, rows) if how == "plain" else (dz_RN.view(views, 16, UNITS).sum(0), rows[:16])
+    order = image_dz.norm(dim=1).argsort(descending=True)
+    chosen = order[: max(1, round(share * len(order)))]
+    expected = image_dz[chosen].t() @ image_x[chosen]
+    if how == "first":
+        expected[:, :CLASSES] = dz_RN.t() @ rows[:, :CLASSES]
+    assert largest_error(weight, expected) < 5e-6

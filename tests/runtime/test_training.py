@@ -26,7 +26,7 @@ STRENGTH = 3.0
 
 
 class ByHand:
-    """Forward-Forward with SymBa (α = 4, mean goodness), RMS normaliser, Adam, cool-down, a softmax head from block 2."""
+    """Forward-Forward: SymBa (α = 4, mean goodness), RMS normaliser, Adam, cool-down, a softmax head from block 2."""
 
     def __init__(self, model: Model, run: Run, data: Dataset) -> None:
         self.run, self.data = run, data
@@ -63,15 +63,18 @@ class ByHand:
 
     def features(self, part: Tensor) -> Tensor:
         neutral = self.inputs(part, torch.full((len(part), 4), 0.25))
-        return torch.cat([self.below(l + 1, neutral) for l in range(1, len(self.weights))], 1)
+        return torch.cat([self.below(index + 1, neutral) for index in range(1, len(self.weights))], 1)
 
     def scores(self, part: Tensor) -> Tensor:
         with torch.no_grad():
             if self.head:
                 return functional.linear(self.features(part), *self.head)
             views = [self.inputs(part, self.one_hot(torch.full((len(part),), c))) for c in range(4)]
-            last = range(1, len(self.weights))
-            return torch.stack([sum(self.block(l, self.below(l, x)).square().mean(1) for l in last) for x in views], 1)  # type: ignore[misc]
+            totals = []
+            for x in views:
+                goodness = [self.block(at, self.below(at, x)).square().mean(1) for at in range(1, len(self.weights))]
+                totals.append(torch.stack(goodness).sum(0))
+            return torch.stack(totals, 1)
 
     def rate(self, epoch: int) -> float:
         total, e = self.run.epochs, min(epoch + 1, self.run.epochs - 1)
@@ -85,7 +88,8 @@ class ByHand:
         return h.detach(), loss.detach()
 
     def learn_head(self, part: Tensor, epoch: int) -> Tensor:
-        assert self.head and self.head_optimizer
+        assert self.head
+        assert self.head_optimizer
         logits = functional.linear(self.features(part), *self.head)
         lr = self.run.optimizer.head_lr or self.run.optimizer.lr
         self.step(self.head_optimizer, functional.cross_entropy(logits, self.labels[part]), lr * self.rate(epoch))
@@ -94,7 +98,7 @@ class ByHand:
     @staticmethod
     def step(optimizer: torch.optim.Adam, loss: Tensor, lr: float) -> None:
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
 
@@ -205,7 +209,9 @@ def test_rows_tell_what_happened() -> None:
     assert row.goodness_positive == pytest.approx(pairs[:, 0].mean().item(), rel=1e-4)
     assert row.goodness_negative == pytest.approx(pairs[:, 1].mean().item(), rel=1e-4)
     assert row.accuracy == pytest.approx((pairs[:, 0] > pairs[:, 1]).float().mean().item())
-    assert row.loss == pytest.approx(functional.silu(-8 * (pairs[:, 0] - pairs[:, 1])).mean().item(), rel=1e-3, abs=1e-5)
+    assert row.loss == pytest.approx(
+        functional.silu(-8 * (pairs[:, 0] - pairs[:, 1])).mean().item(), rel=1e-3, abs=1e-5
+    )
 
 
 LEARNING: dict[str, dict[str, Any]] = {
@@ -232,7 +238,12 @@ LEARNING: dict[str, dict[str, Any]] = {
 def test_it_learns(settings: dict[str, Any], order: str) -> None:
     """Well above the chance of a fifth on images it has not seen."""
     data = small_data(count=200, classes=5, shape=(1, 6, 6), noise=60.0)
-    base: dict[str, Any] = {"network": {"widths": [40, 40, 40]}, "epochs": 10, "order": order, "rate": {"kind": "constant"}}
+    base: dict[str, Any] = {
+        "network": {"widths": [40, 40, 40]},
+        "epochs": 10,
+        "order": order,
+        "rate": {"kind": "constant"},
+    }
     outcome = train_through(small_run(**base | settings), data, [])
     assert data.test is not None
     assert accuracy(outcome.model, data.test) > 0.7
@@ -263,7 +274,9 @@ def convolutions() -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("order", ["chapters", "simultaneous"])
-@pytest.mark.parametrize("settings", [LOCAL, {}, {"readout": {"kind": "softmax"}}], ids=["heads", "goodness", "softmax"])
+@pytest.mark.parametrize(
+    "settings", [LOCAL, {}, {"readout": {"kind": "softmax"}}], ids=["heads", "goodness", "softmax"]
+)
 def test_blocks_of_ones_own(settings: dict[str, Any], order: str) -> None:
     """Images stay images; batch statistics move only where a block learns, by what it learned from."""
     data = small_data(count=120, classes=3, shape=(1, 6, 6))
