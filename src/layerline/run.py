@@ -184,6 +184,11 @@ def impossible(run: Run) -> None:
             f"Forward-Forward blocks have no heads for the {readout.kind} readout",
             hint="choose --readout goodness or softmax",
         )
+    if run.order == "chapters" and isinstance(run.negatives, Sampled) and run.negatives.judge == "first-block":
+        raise UsageError(
+            "the first block judges sampled negatives minibatch by minibatch, which chapters don't do",
+            hint="choose --order simultaneous, or --negatives.judge readout",
+        )
     if isinstance(run.negatives, MaskedHybrid) and isinstance(readout, Goodness) and not local:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",

@@ -36,6 +36,7 @@ _SETTINGS = """
     --peer-decay --objective.peer-decay
     --dropout --objective.dropout
     --negatives
+    --judge --negatives.judge
     --blurs --negatives.blurs
     --bank --negatives.bank
     --readout

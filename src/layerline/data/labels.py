@@ -4,8 +4,9 @@ Forward-Forward asks a network "do this image and this label belong together?", 
 input: one-hot with a strength, over the first `C` features (Hinton, arXiv 2212.13345 §3.3; the PFF paper's text), over
 the last `C` (the PFF authors' code), or appended (inputs with few features). The neutral label is `1/C` in each.
 
-The positive view, the negative view and the `C` views of a prediction differ in those `C` features only. `LabelledViews`
-keeps the image once and the label part beside it, so that a first linear block multiplies the image once for all views.
+The positive view, the negative view and the `C` views of a prediction differ in those `C` features only.
+`LabelledViews` keeps the image once and the label part beside it, so that a first linear block multiplies the image
+once for all views.
 
 Shapes: B images, V views, F input features (labels included), C classes. Rows of views: view-major, `[V*B, …]`.
 """

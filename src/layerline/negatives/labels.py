@@ -86,6 +86,9 @@ class Sampled(LabelNegatives):
 
     kind: Literal["sampled"] = "sampled"
     needs_scores: ClassVar[bool] = True
+    judge: Literal["readout", "first-block"] = "readout"
+    """Whose softmax: the readout's (Hinton: the head, on the neutral pass through all blocks), or that of a head of its
+    own on the first block's neutral activity, which saves the pass through the others."""
 
     def when(self, order: str) -> When:
         return "minibatch" if order == "simultaneous" else "chapter"

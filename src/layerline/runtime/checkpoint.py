@@ -3,8 +3,8 @@
     checkpoints/00001234.safetensors      every tensor (parameters, moments, negatives, records)
     checkpoints/latest.json               which file, its SHA-256, the cursor, what was measured so far, whose it is
 
-`latest.json` is replaced after the tensors are on disk, and the older file is deleted after that: whenever the power goes,
-one complete checkpoint is left. No pickle: safetensors and JSON only.
+`latest.json` is replaced after the tensors are on disk, and the older file is deleted after that: whenever the power
+goes, one complete checkpoint is left. No pickle: safetensors and JSON only.
 """
 
 from __future__ import annotations

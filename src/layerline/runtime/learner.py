@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from layerline.blocks.head import LinearHead, cross_entropy_slope
 from layerline.blocks.linear import LinearReLU
-from layerline.blocks.network import apply
+from layerline.blocks.network import apply, predicting
 from layerline.blocks.normaliser import row_norms
 from layerline.data.labels import LabelledViews
 from layerline.errors import UsageError
@@ -187,7 +187,7 @@ class AutogradLearner(Learner):
 
     @torch.no_grad()
     def forward(self, x: BlockInput) -> Tensor:
-        with self._autocast(x if isinstance(x, Tensor) else x.image_BF):
+        with predicting(self.block), self._autocast(x if isinstance(x, Tensor) else x.image_BF):
             return apply(self.block, x)
 
     def refresh(self) -> None:

@@ -1,9 +1,9 @@
 """A trained model on disk: `model/` in a run folder, enough to predict without the training data.
 
-    model.safetensors   parameters and buffers of blocks, local heads and the readout
-    model.json          what the examples looked like: shape, classes, mean and deviation
-    config.toml         the Run
-    README.md           the model card (written by the report)
+model.safetensors   parameters and buffers of blocks, local heads and the readout
+model.json          what the examples looked like: shape, classes, mean and deviation
+config.toml         the Run
+README.md           the model card (written by the report)
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Description:
 def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> Model:
     """The model of a run folder (or of its `model/`), on the CPU, ready to predict.
 
-    `network`: the blocks, where the run trained modules of one's own; their weights are overwritten. UsageError where no
-    model lies at `path`; CheckpointError where it is damaged.
+    `network`: the blocks, where the run trained modules of one's own; their weights are overwritten. UsageError where
+    no model lies at `path`; CheckpointError where it is damaged.
     """
     folder = model_folder(Path(path))
     run = Run.from_toml(folder / "config.toml")

@@ -1,8 +1,8 @@
 """Randomness as a function of names: every draw has a generator of its own.
 
 A stream of random numbers that runs through a training has to be saved, and breaks when work is reordered. Here a draw
-is a pure function of the run's seed and of what it is for (`"negatives", chapter`), so any part of a run can be computed
-again, anywhere, to the same bits.
+is a pure function of the run's seed and of what it is for (`"negatives", chapter`), so any part of a run can be
+computed again, anywhere, to the same bits.
 """
 
 from __future__ import annotations

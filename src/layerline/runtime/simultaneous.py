@@ -1,15 +1,16 @@
 """Simultaneous training: every block learns on every minibatch (Hinton, arXiv 2212.13345).
 
-            minibatch 1      minibatch 2
-    block 1 ■ ─┐             ■ ─┐
-    block 2    ■ ─┐             ■ ─┐           each block passes on its outputs from before its update
-    block 3       ■                ■
+        minibatch 1      minibatch 2
+block 1 ■ ─┐             ■ ─┐
+block 2    ■ ─┐             ■ ─┐           each block passes on its outputs from before its update
+block 3       ■                ■
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from layerline.events import Event, Minibatch
@@ -48,12 +49,7 @@ class SimultaneousTrainer(Trainer):
 
     def _learn(self, indices_B: Tensor, epoch: int, batch: int, augmentation_n: Tensor | None) -> None:
         labels_B = self.data.labels[indices_B]
-        logits_BC = None
-        if self.head:
-            features_BN = self.neutral_features(indices_B, augmentation_n)
-            logits_BC = self.head.learn(features_BN, labels_B, self.head_lr(epoch, batch))
-            self.record("head", logits_BC)
-        self._draw_for_minibatch(indices_B, labels_B, logits_BC, epoch, batch)
+        self._neutral_pass(indices_B, labels_B, epoch, batch, augmentation_n)
         x = self.first_input(indices_B, epoch, augmentation_n)
         lr = self.lr(epoch, batch)
         for index, learner in enumerate(self.learners):
@@ -62,13 +58,33 @@ class SimultaneousTrainer(Trainer):
             if index + 1 < len(self.learners):
                 x = self.model.network.normaliser(h, norms_R)
 
-    def _draw_for_minibatch(
-        self, indices_B: Tensor, labels_B: Tensor, logits_BC: Tensor | None, epoch: int, batch: int
+    def _neutral_pass(
+        self, indices_B: Tensor, labels_B: Tensor, epoch: int, batch: int, augmentation_n: Tensor | None
     ) -> None:
+        """The heads learn from the neutral view, then the negatives are drawn by what they think, where they are."""
+        depth = len(self.learners) if self.head else 1 if self.judge else 0
+        activities = self._neutral_activities(indices_B, augmentation_n, depth)
+        logits_BC, lr = None, self.head_lr(epoch, batch)
+        if self.head:
+            skip: int = getattr(self.run.readout, "skip", 0)
+            logits_BC = self.head.learn(torch.cat(activities[skip:], 1), labels_B, lr)
+            self.record("head", logits_BC)
+        if self.judge:
+            logits_BC = self.judge.learn(activities[0], labels_B, lr)
         policy = self.run.negatives
-        if not (self.run.writes_labels and isinstance(policy, LabelNegatives) and policy.when("simultaneous") == "minibatch"):
-            return
-        if logits_BC is None and policy.needs_scores:
-            logits_BC = self.model.scores(self.data.images(indices_B, None))
-        draw = generator(self.run.seed, "negatives", epoch, batch)
-        self.negatives_n[indices_B] = policy.draw(labels_B, self.model.encoder.classes, logits_BC, draw)
+        if self.run.writes_labels and isinstance(policy, LabelNegatives) and policy.when("simultaneous") == "minibatch":
+            if logits_BC is None and policy.needs_scores:
+                logits_BC = self.model.scores(self.data.images(indices_B, None))
+            draw = generator(self.run.seed, "negatives", epoch, batch)
+            self.negatives_n[indices_B] = policy.draw(labels_B, self.model.encoder.classes, logits_BC, draw)
+
+    @torch.no_grad()
+    def _neutral_activities(self, indices_B: Tensor, augmentation_n: Tensor | None, depth: int) -> list[Tensor]:
+        """Normalised outputs of the first `depth` blocks on the neutral view, [B, N] each."""
+        activities: list[Tensor] = []
+        if depth:
+            x = self.model.encoder.neutral(self.data.images(indices_B, augmentation_n))
+        for learner in self.learners[:depth]:
+            x = self.model.network.normaliser(learner.forward(x))
+            activities.append(x.flatten(1))
+        return activities

@@ -3,9 +3,10 @@
 Problem: display, evaluation, checkpoints and Ctrl-C must not be woven into the training loops, and a run that goes on
 from a checkpoint must end with the same bits as one that was never disturbed.
 
-Solution: `train()` yields after every minibatch; whoever drives it may save then, and time spent outside is not training
-time. The state is explicit: parameters, moments, the labels drawn for the chapter, the records of the epoch so far, and
-a `Cursor` to the next minibatch. Everything else (order, shifts, masks, negatives) is a function of seed and cursor.
+Solution: `train()` yields after every minibatch; whoever drives it may save then, and time spent outside is not
+training time. The state is explicit: parameters, moments, the labels drawn for the chapter, the records of the epoch
+so far, and a `Cursor` to the next minibatch. Everything else (order, shifts, masks, negatives) is a function of seed
+and cursor.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerline.blocks.head import LinearHead, accuracy_and_loss
 from layerline.blocks.network import predicting
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
 from layerline.events import EpochDone, Event, Row
-from layerline.negatives.labels import LabelNegatives
+from layerline.negatives.labels import LabelNegatives, Sampled
 from layerline.negatives.masks import MaskedHybrid, hybrid
 from layerline.readouts.readouts import features
 from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
@@ -53,6 +55,10 @@ class Trainer(ABC):
             for block, state, units in zip(model.network.blocks, model.states, model.network.units, strict=True)
         ]
         self.head = HeadLearner(model.head, run.optimizer) if model.head is not None else None
+        self.judge: HeadLearner | None = None  # of sampled negatives, where it is not the readout
+        if run.writes_labels and isinstance(run.negatives, Sampled) and run.negatives.judge == "first-block":
+            judge = LinearHead(model.network.units[0], model.encoder.classes).to(device)
+            self.judge = HeadLearner(judge, run.optimizer)
         self.cursor = Cursor()
         self.negatives_n = torch.zeros_like(self.data.labels)
         self.records: dict[str, list[Tensor]] = {}
@@ -60,7 +66,9 @@ class Trainer(ABC):
         if isinstance(run.negatives, MaskedHybrid) and objective.needs_negatives:
             self._masks = run.negatives.masks(data.shape, generator(run.seed, "masks")).to(device)
         if objective.needs_negatives and data.num_classes < 2:
-            raise UsageError("Forward-Forward needs at least two classes", hint="choose --objective local-cross-entropy")
+            raise UsageError(
+                "Forward-Forward needs at least two classes", hint="choose --objective local-cross-entropy"
+            )
 
     @abstractmethod
     def train(self) -> Iterator[Event]:
@@ -88,8 +96,9 @@ class Trainer(ABC):
         named = {"negatives": self.negatives_n}
         for index, learner in enumerate(self.learners):
             named |= {f"{index}.{k}": v for k, v in learner.tensors().items()}
-        if self.head:
-            named |= {f"readout.{k}": v for k, v in self.head.tensors().items()}
+        for name, head in (("readout", self.head), ("judge", self.judge)):
+            if head:
+                named |= {f"{name}.{k}": v for k, v in head.tensors().items()}
         return named | {f"record.{k}": torch.cat(v) for k, v in self.records.items() if v}
 
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
@@ -152,9 +161,9 @@ class Trainer(ABC):
         assert self._masks is not None
         if self._hybrids_of != epoch:
             draw, count = generator(self.run.seed, "hybrids", epoch), len(self.data)
-            self._others = ((torch.arange(count) + torch.randint(1, max(2, count), (count,), generator=draw)) % count).to(
-                indices_B.device
-            )
+            self._others = (
+                (torch.arange(count) + torch.randint(1, max(2, count), (count,), generator=draw)) % count
+            ).to(indices_B.device)
             self._mask_of = torch.randint(0, len(self._masks), (count,), generator=draw).to(indices_B.device)
             self._hybrids_of = epoch
         return self._others[indices_B], self._masks[self._mask_of[indices_B]]
@@ -199,8 +208,6 @@ class Trainer(ABC):
         for name in names:
             records = self.records.pop(name)
             if name == "head":
-                from layerline.blocks.head import accuracy_and_loss
-
                 numbers = accuracy_and_loss(records, labels)
             else:
                 numbers = self.run.objective.summary(records, labels, self.learners[int(name)].units)
