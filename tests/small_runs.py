@@ -40,7 +40,7 @@ def small_run(**settings: Any) -> Run:
     """A run of seconds' fractions; `settings` are tables as in TOML."""
     base: dict[str, Any] = {
         "dataset": "small",
-        "network": {"widths": [9, 8, 7]},
+        "network": {"kind": "mlp", "widths": [9, 8, 7]},
         "labels": {"strength": 3.0},
         "epochs": 2,
         "batch_size": 16,

@@ -28,7 +28,7 @@ NEGATIVES = st.one_of(
     st.builds(Fixed),
     st.builds(Random),
     st.builds(Adaptive),
-    st.builds(Sampled),
+    st.builds(Sampled, judge=st.sampled_from(["readout", "first-block"])),
     st.builds(MaskedHybrid, blurs=st.integers(1, 9), bank=st.integers(1, 99)),
 )
 LOSSES = st.one_of(
@@ -111,7 +111,7 @@ def test_a_possible_run_can_be_read_out(fields: dict[str, Any]) -> None:
     if run is None:
         return
     local = isinstance(run.objective, LocalCrossEntropy)
-    assert len(run.network.widths) > getattr(run.readout, "skip", 0)
+    assert not isinstance(run.network, Mlp) or len(run.network.widths) > getattr(run.readout, "skip", 0)
     if isinstance(run.readout, Goodness):
         assert not local
         assert run.writes_labels
@@ -126,19 +126,26 @@ def test_every_field_is_drawn() -> None:
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "chapters": ({"epochs": 10, "chapters": 4}, "4 chapters do not divide 10 epochs\n.*--chapters 2"),
     "more chapters than epochs": ({"epochs": 4, "chapters": 10}, "10 chapters do not divide 4 epochs\n.*--chapters 4"),
-    "width 0": ({"network": {"widths": [5, 0]}}, "at least one unit"),
-    "negative width": ({"network": {"widths": [5, -3]}}, "at least one unit"),
-    "no blocks": ({"network": {"widths": []}}, "network.widths"),
+    "width 0": ({"network": {"kind": "mlp", "widths": [5, 0]}}, "at least one unit"),
+    "negative width": ({"network": {"kind": "mlp", "widths": [5, -3]}}, "at least one unit"),
+    "no blocks": ({"network": {"kind": "mlp", "widths": []}}, "network.widths"),
     "negative epochs": ({"epochs": -1}, "epochs: input should be greater than or equal to 1, got -1"),
     "softmax of one block": (
-        {"network": {"widths": [5]}, "readout": {"kind": "softmax"}},
+        {"network": {"kind": "mlp", "widths": [5]}, "readout": {"kind": "softmax"}},
         "leaves out 1 of 1.*\n.*skip 0",
     ),
-    "goodness of one block": ({"network": {"widths": [5]}}, "nothing is left to read"),
-    "all skipped": ({"network": {"widths": [5, 5]}, "readout": {"kind": "goodness", "skip": 2}}, "leaves out 2 of 2"),
+    "goodness of one block": ({"network": {"kind": "mlp", "widths": [5]}}, "nothing is left to read"),
+    "all skipped": (
+        {"network": {"kind": "mlp", "widths": [5, 5]}, "readout": {"kind": "goodness", "skip": 2}},
+        "leaves out 2 of 2",
+    ),
     "goodness of heads": ({"objective": {"kind": "local-cross-entropy"}}, "no goodness to read\n.*all-heads"),
     "heads of goodness": ({"readout": {"kind": "last-head"}}, "have no heads.*\n.*--readout goodness"),
     "all heads of goodness": ({"readout": {"kind": "all-heads"}}, "have no heads"),
+    "judged by the first block in chapters": (
+        {"order": "chapters", "negatives": {"kind": "sampled", "judge": "first-block"}},
+        "minibatch by minibatch.*\n.*--order simultaneous",
+    ),
     "hybrids and goodness": ({"negatives": {"kind": "masked-hybrid"}}, "know no labels.*\n.*softmax"),
     "no batch": ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1"),
     "rate 0": ({"optimizer": {"lr": 0}}, "optimizer.lr: input should be greater than 0"),
@@ -182,7 +189,7 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
         "x.toml: unknown setting 'objective.loss.beta'; there is: alpha, kind",
     ),
     (
-        {"network": {"normaliser": {"kind": "rms", "epsilon": 1}}},
+        {"network": {"kind": "mlp", "normaliser": {"kind": "rms", "epsilon": 1}}},
         "x.toml: unknown setting 'network.normaliser.epsilon'; did you mean 'eps'?",
     ),
     ({"negatives": {"kind": "adaptiv"}}, "x.toml: negatives: there is no 'adaptiv'; did you mean 'adaptive'?"),

@@ -129,7 +129,7 @@ def test_which_readouts_a_model_has() -> None:
     assert kinds(**LOCAL | {"readout": {"kind": "softmax"}}) == ["softmax", "last-head", "all-heads"]
     unsupervised = {"negatives": {"kind": "masked-hybrid"}, "readout": {"kind": "softmax"}}
     assert kinds(**unsupervised) == ["softmax"]
-    single = {"network": {"widths": [5]}, "readout": {"kind": "softmax", "skip": 0}}
+    single = {"network": {"kind": "mlp", "widths": [5]}, "readout": {"kind": "softmax", "skip": 0}}
     assert kinds(**single) == ["softmax"]
 
 

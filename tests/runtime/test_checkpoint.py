@@ -184,7 +184,7 @@ def test_a_cursor_out_of_range_is_refused(order: str, cursor: Cursor, tmp_path: 
 @pytest.mark.parametrize("widths", [[9, 8], [9, 8, 6], [9, 8, 1]])
 def test_tensors_of_another_network_are_refused(widths: list[int], tmp_path: Path) -> None:
     """Also those that would broadcast: a layer of one unit is no layer of seven."""
-    other = small_run(network={"widths": widths})
+    other = small_run(network={"kind": "mlp", "widths": widths})
     tensors = make_trainer(build_model(other, DATA), DATA).tensors()
     Checkpoints(tmp_path, RUN.digest(), DATA.digest()).save(tensors, Cursor(), Progress(), 1)
     with pytest.raises(CheckpointError, match="does not fit this network"):

@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
 } | {
     "local heads, dropout, augmented": LOCAL
     | IMAGES
-    | {"objective": {"kind": "local-cross-entropy", "dropout": 0.3}, "network": {"widths": [9, 8]}},
+    | {"objective": {"kind": "local-cross-entropy", "dropout": 0.3}, "network": {"kind": "mlp", "widths": [9, 8]}},
     "local heads, softmax readout": LOCAL | {"readout": {"kind": "softmax"}},
     "unsupervised, augmented": UNSUPERVISED | IMAGES,
     "peer, bf16, cool-down": {
@@ -37,11 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
         "precision": "bf16-mixed",
         "rate": {"kind": "cool-down"},
     },
-    "two epochs a chapter": {
+    "two epochs a chapter, augmented": IMAGES
+    | {
         "epochs": 4,
         "chapters": 2,
         "negatives": {"kind": "adaptive"},
-        "network": {"widths": [9, 8]},
+        "network": {"kind": "mlp", "widths": [9, 8]},
     },
     "same minibatches, looks": {"shuffle": "once", "eval_every": 1},
 }
@@ -61,21 +62,34 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
+# Only in simultaneous training.
+JUDGED: dict[str, dict[str, Any]] = {
+    "judged by the first block": {"negatives": {"kind": "sampled", "judge": "first-block"}},
+    "judged by the first block, softmax": {
+        "negatives": {"kind": "sampled", "judge": "first-block"},
+        "readout": {"kind": "softmax"},
+    },
+}
+
+
 @cache
 def undisturbed(case: str, order: str) -> Outcome:
     return train_through(run_of(case, order), DATA, [], blocks=blocks_of(case))
 
 
 def run_of(case: str, order: str) -> Any:
-    return small_run(**{"order": order} | (CASES | OWN)[case])
+    return small_run(**{"order": order} | (CASES | OWN | JUDGED)[case])
 
 
 def blocks_of(case: str) -> Any:
     return convolutions if case in OWN else None
 
 
-@pytest.mark.parametrize("order", ["chapters", "simultaneous"])
-@pytest.mark.parametrize("case", [*CASES, *OWN])
+@pytest.mark.parametrize(
+    ("case", "order"),
+    [(case, order) for case in (CASES | OWN) for order in ("chapters", "simultaneous")]
+    + [(case, "simultaneous") for case in JUDGED],
+)
 @given(data=st.data())
 @settings(max_examples=5, deadline=None)
 def test_stopping_anywhere(case: str, order: str, data: st.DataObject) -> None:

@@ -18,7 +18,7 @@ from layerline.runtime.stop import on_signals
 RUN = Run.from_dict(
     {
         "dataset": "digits",
-        "network": {"widths": [32, 32]},
+        "network": {"kind": "mlp", "widths": [32, 32]},
         "labels": {"strength": 3.0, "position": "append"},
         "negatives": {"kind": "adaptive"},
         "order": "chapters",

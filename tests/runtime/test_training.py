@@ -34,6 +34,9 @@ class ByHand:
         self.head = [p.detach().clone().requires_grad_() for p in model.head.parameters()] if model.head else None
         self.optimizers = [torch.optim.Adam(w, lr=1.0) for w in self.weights]
         self.head_optimizer = torch.optim.Adam(self.head, lr=1.0) if self.head else None
+        first: Any = model.network.blocks[0]
+        self.judge = [torch.zeros(4, len(first.bias), requires_grad=True), torch.zeros(4, requires_grad=True)]
+        self.judge_optimizer = torch.optim.Adam(self.judge, lr=1.0)
         self.labels = data.train.labels
         pixels = data.train.inputs.double()
         self.pixels = ((pixels - pixels.mean()) / pixels.std(correction=0)).float().flatten(1)
@@ -95,6 +98,14 @@ class ByHand:
         self.step(self.head_optimizer, functional.cross_entropy(logits, self.labels[part]), lr * self.rate(epoch))
         return logits.detach()
 
+    def learn_judge(self, part: Tensor, epoch: int) -> Tensor:
+        """A head on the first block's neutral activity."""
+        x = self.below(1, self.inputs(part, torch.full((len(part), 4), 0.25)))
+        logits = functional.linear(x, *self.judge)
+        lr = self.run.optimizer.head_lr or self.run.optimizer.lr
+        self.step(self.judge_optimizer, functional.cross_entropy(logits, self.labels[part]), lr * self.rate(epoch))
+        return logits.detach()
+
     @staticmethod
     def step(optimizer: torch.optim.Adam, loss: Tensor, lr: float) -> None:
         optimizer.zero_grad()
@@ -142,6 +153,8 @@ class ByHand:
                 self.draw(epoch // self.run.epochs_per_chapter)
             for batch, part in enumerate(self.parts(epoch)):
                 logits = self.learn_head(part, epoch) if self.head else None
+                if getattr(self.run.negatives, "judge", "") == "first-block":
+                    logits = self.learn_judge(part, epoch)
                 if self.run.negatives.kind == "sampled":
                     scores = self.scores(part) if logits is None else logits
                     draw = generator(self.run.seed, "negatives", epoch, batch)
@@ -157,10 +170,19 @@ class ByHand:
 @pytest.mark.parametrize("readout", ["goodness", "softmax"])
 @pytest.mark.parametrize("negatives", ["fixed", "random", "adaptive", "sampled"])
 def test_training_by_hand(order: str, readout: str, negatives: str) -> None:
+    check_by_hand(order, readout, {"kind": negatives})
+
+
+@pytest.mark.parametrize("readout", ["goodness", "softmax"])
+def test_judged_by_the_first_block_by_hand(readout: str) -> None:
+    check_by_hand("simultaneous", readout, {"kind": "sampled", "judge": "first-block"})
+
+
+def check_by_hand(order: str, readout: str, negatives: dict[str, str]) -> None:
     """Two chapters of two epochs, three blocks (and the head), ragged minibatches: equal to rounding."""
     run = small_run(
         order=order,
-        negatives={"kind": negatives},
+        negatives=negatives,
         readout={"kind": readout},
         objective={"kind": "forward-forward", "loss": {"kind": "symba"}},
         rate={"kind": "cool-down"},
@@ -218,7 +240,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "goodness": {},
     "logistic, l2, sum": {
         "objective": {"kind": "forward-forward", "goodness": "sum", "loss": {"kind": "logistic", "theta": 2.0}},
-        "network": {"widths": [40, 40, 40], "normaliser": {"kind": "l2"}},
+        "network": {"kind": "mlp", "widths": [40, 40, 40], "normaliser": {"kind": "l2"}},
         "optimizer": {"lr": 0.03},
     },
     "peer, appended label": {
@@ -239,7 +261,7 @@ def test_it_learns(settings: dict[str, Any], order: str) -> None:
     """Well above the chance of a fifth on images it has not seen."""
     data = small_data(count=200, classes=5, shape=(1, 6, 6), noise=60.0)
     base: dict[str, Any] = {
-        "network": {"widths": [40, 40, 40]},
+        "network": {"kind": "mlp", "widths": [40, 40, 40]},
         "epochs": 10,
         "order": order,
         "rate": {"kind": "constant"},
@@ -303,3 +325,25 @@ def test_float_images_stay_images() -> None:
     model = build_model(small_run(**LOCAL), as_float, convolutions())
     assert model.encoder.input_shape == (1, 6, 6)
     assert model.predict(as_float.train.inputs).shape == (24,)
+
+
+def test_hybrids_mix_two_images() -> None:
+    """The positive view is the image; the negative one has its pixels under the mask and another image's elsewhere."""
+    run = small_run(
+        **UNSUPERVISED
+        | {"standardise": "none", "network": {"kind": "mlp", "widths": [5, 5], "normaliser": {"kind": "none"}}}
+    )
+    trainer: Any = make_trainer(build_model(run, DATA), DATA)
+    indices = torch.arange(len(DATA.train)).flip(0)
+    positive, negative = trainer.first_input(indices, 1, None).chunk(2)
+    pixels = DATA.train.inputs.flatten(1).float() / 255
+    assert torch.equal(positive, pixels[indices])
+    kept = []
+    for row, index in zip(negative, indices.tolist(), strict=True):
+        others = [other for other in range(len(pixels)) if ((row == pixels[index]) | (row == pixels[other])).all()]
+        assert set(others) - {index}, "mixed with one other image"
+        kept.append((row == pixels[index]).float().mean().item())
+    assert 0.3 < sum(kept) / len(kept) < 0.7
+    again = trainer.first_input(indices[:7], 1, None).chunk(2)[1]
+    assert torch.equal(again, negative[:7]), "the same all epoch, whatever the minibatch"
+    assert not torch.equal(trainer.first_input(indices, 2, None).chunk(2)[1], negative)
