@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import layerline
+from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
@@ -73,10 +74,9 @@ def train(
         require_tensorboard()
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
-    run = _resolve(run, data)
-    folder = RunFolder.create(run, Path(out_dir)) if out_dir is not None else None
-    with _threads(run):
-        return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
+    job = _prepare(_resolve(run, data, network is not None), data, network, data_dir)
+    folder = RunFolder.create(job.model.run, Path(out_dir)) if out_dir is not None else None
+    return job.carry_out(folder, listener, stop or Stop(), tensorboard)
 
 
 def resume(
@@ -91,9 +91,8 @@ def resume(
 ) -> Result:
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
     folder = RunFolder.open(Path(run_dir))
-    run = folder.run()
-    with _threads(run):
-        return _finish(run, folder, data, network, data_dir, listener, stop or Stop(), tensorboard)
+    job = _prepare(folder.run(), data, network, data_dir)
+    return job.carry_out(folder, listener, stop or Stop(), tensorboard)
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
@@ -110,13 +109,15 @@ def evaluate(
     network: nn.Sequential | Sequence[nn.Module] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a trained model on a test set: `{"dataset", "examples", "test_accuracy", "readouts"}`."""
-    model = load(run_dir, network=network).to(_device(Run.from_toml(Path(run_dir) / "config.toml")))
+    model = load(run_dir, network=network)
+    model.to("cuda" if torch.cuda.is_available() and model.run.device != "cpu" else "cpu")
     data = data or load_dataset(dataset or model.run.dataset, data_dir=data_dir)
     if data.test is None:
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):
         raise UsageError(f"{data.name} has {data.num_classes} classes, the model {len(model.classes)}")
-    readouts = _readouts(model, data)
+    with _threads(model.run):
+        readouts = _readouts(model, data)
     return {
         "dataset": data.name,
         "examples": len(data.test),
@@ -125,34 +126,47 @@ def evaluate(
     }
 
 
-def _finish(
+@dataclass(frozen=True)
+class _Job:
+    """A run with everything it needs; what can be wrong with it has been found before a folder is made."""
+
+    model: Model
+    data: Dataset
+
+    def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Result:
+        """Train from the folder's last checkpoint, if there is one, to the end; leave everything in the folder."""
+        run, model, data = self.model.run, self.model, self.data
+        checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
+        hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
+        with _threads(run), hears as heard:
+            trainer = make_trainer(model, data)
+            execution = Execution(trainer, data, checkpoints, heard, stop)
+            execution.restore()
+            where = str(folder.path) if folder else ""
+            rows = list(execution.progress.rows)
+            heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
+            progress = execution.run()
+            values = _values(run, model, data, progress, folder)
+        if folder:
+            save_model(model, folder.model)
+            folder.write_result(values, progress.rows)
+        return Result(model, values, progress.rows)
+
+
+def _prepare(
     run: Run,
-    folder: RunFolder | None,
     data: Dataset | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
-    listener: Listener,
-    stop: Stop,
-    tensorboard: bool,
-) -> Result:
+) -> _Job:
     data = data or load_dataset(run.dataset, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
-    model = build_model(run, data, _blocks(network)).to(_device(run))
-    trainer = make_trainer(model, data)
-    checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
-    with folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener) as heard:
-        execution = Execution(trainer, data, checkpoints, heard, stop)
-        execution.restore()
-        where = str(folder.path) if folder else ""
-        rows = list(execution.progress.rows)
-        heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
-        progress = execution.run()
-    values = _values(run, model, data, progress, folder)
-    if folder:
-        save_model(model, folder.model)
-        folder.write_result(values, progress.rows)
-    return Result(model, values, progress.rows)
+    device = _device(run)
+    if network is not None and not isinstance(run.network, Own):
+        raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
+    with _threads(run):
+        return _Job(build_model(run, data, _blocks(network)).to(device), data)
 
 
 @contextmanager
@@ -166,14 +180,23 @@ def _threads(run: Run) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _resolve(run: Run, data: Dataset | None) -> Run:
-    """What is left open is decided and recorded before anything starts: data, chapters, threads, device."""
+def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
+    """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
+    if own_network:
+        run = run.with_own_network()
+    name = data.name if data else run.dataset
     return run.replace(
-        dataset=data.name if data else run.dataset,
+        dataset=str(Path(name).resolve()) if Path(name).exists() else name,  # found from any folder when resumed
         chapters=run.chapter_count,
-        threads=run.threads or os.cpu_count() or 1,
+        threads=run.threads or _cores(),
         device=_device(run).type,
     )
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _device(run: Run) -> torch.device:

@@ -116,7 +116,11 @@ class LayerlineClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "preset": "scikit-learn",
             "dataset": "arrays",
             "standardise": "channel",  # 1
-            "network": {"widths": list(self.widths), "normaliser": {"kind": "none" if local else "rms"}},  # 2
+            "network": {
+                "kind": "mlp",
+                "widths": list(self.widths),
+                "normaliser": {"kind": "none" if local else "rms"},  # 2
+            },
             "labels": {"position": "append"},
             "objective": {"kind": self.rule},
             "readout": {"kind": "all-heads"} if local else {"kind": "goodness", "skip": min(1, len(self.widths) - 1)},

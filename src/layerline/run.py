@@ -20,7 +20,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from layerline.blocks.encoder import Standardise
-from layerline.blocks.network import Mlp
+from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
 from layerline.errors import UsageError, did_you_mean
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
@@ -58,7 +58,7 @@ class Run(Settings):
     """Inputs to mean 0 and deviation 1 over the whole set or per channel, or "none": pixels in [0, 1]."""
     augment: Augment = Augment()
     """Shifts and flips of the training images."""
-    network: Mlp = Mlp()
+    network: BlockList = Mlp()
     """The blocks."""
     labels: LabelInput = LabelInput()
     """How a label is written into the input (Forward-Forward only)."""
@@ -115,6 +115,11 @@ class Run(Settings):
         """True where the input carries a label."""
         return isinstance(self.objective, ForwardForward) and isinstance(self.negatives, LabelNegatives)
 
+    def with_own_network(self) -> Run:
+        """The same run for modules handed in from Python."""
+        own = isinstance(self.network, Own)
+        return self if own else self.replace(network=Own(normaliser=self.network.normaliser))
+
     def replace(self, **changes: Any) -> Run:
         """A copy with some top-level fields changed, validated."""
         return Run(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
@@ -165,15 +170,11 @@ def impossible(run: Run) -> None:
         raise UsageError(
             f"{run.chapter_count} chapters do not divide {run.epochs} epochs", hint=f"try --chapters {near}"
         )
-    if any(width < 1 for width in run.network.widths):
-        raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
-    blocks, readout = len(run.network.widths), run.readout
-    skip = getattr(readout, "skip", 0)
-    if skip >= blocks:
-        raise UsageError(
-            f"the {readout.kind} readout leaves out {skip} of {blocks} block(s), so nothing is left to read",
-            hint="add a block, or read the first one too: --readout.skip 0",
-        )
+    readout = run.readout
+    if isinstance(run.network, Mlp):
+        if any(width < 1 for width in run.network.widths):
+            raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
+        something_to_read(run, len(run.network.widths))
     local = isinstance(run.objective, LocalCrossEntropy)
     if local and isinstance(readout, Goodness):
         raise UsageError(
@@ -193,6 +194,16 @@ def impossible(run: Run) -> None:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
             hint="choose --readout softmax",
+        )
+
+
+def something_to_read(run: Run, blocks: int) -> None:
+    """Raises UsageError for a readout that leaves out all the blocks there are."""
+    skip: int = getattr(run.readout, "skip", 0)
+    if skip >= blocks:
+        raise UsageError(
+            f"the {run.readout.kind} readout leaves out {skip} of {blocks} block(s), so nothing is left to read",
+            hint="add a block, or read the first one too: --readout.skip 0",
         )
 
 

@@ -21,7 +21,7 @@ def tiny_data() -> Dataset:
 def tiny_run(**changes: Any) -> Run:
     settings: dict[str, Any] = {
         "preset": "tiny",
-        "network": {"widths": [8, 8]},
+        "network": {"kind": "mlp", "widths": [8, 8]},
         "labels": {"position": "append"},
         "epochs": 2,
         "batch_size": 30,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -81,9 +81,31 @@ class Mlp(Settings):
     normaliser: Normaliser = RmsNorm()
     """Before every block, the first included: rms (Hinton), l2 (PFF authors' code) or none."""
 
-    def build(self, input_shape: tuple[int, ...]) -> Network:
+    def build(self, input_shape: tuple[int, ...], own: Sequence[nn.Module] | None = None) -> Network:
         """A fresh network for rows of `input_shape`; drawn from torch's global generator."""
+        if own is not None:
+            raise UsageError("this run describes its network itself", hint="leave out network=")
         features = torch.Size(input_shape).numel()
         sizes = (features, *self.widths)
         blocks = [LinearReLU(i, o, self.init) for i, o in zip(sizes, self.widths, strict=False)]
         return Network(blocks, self.normaliser, input_shape)
+
+
+class Own(Settings):
+    """Modules that were handed in from Python; a run knows that they were, not what they are."""
+
+    kind: Literal["own"] = "own"
+    normaliser: Normaliser = RmsNorm()
+    """Before every block, the first included: rms, l2 or none."""
+
+    def build(self, input_shape: tuple[int, ...], own: Sequence[nn.Module] | None = None) -> Network:
+        """The network of these modules, used and trained in place. UsageError without them."""
+        if own is None:
+            raise UsageError(
+                "this run trains modules of your own, which no file describes",
+                hint="hand the same modules in from Python: network=... of layerline.train, resume, load or evaluate",
+            )
+        return Network(own, self.normaliser, input_shape)
+
+
+BlockList = Annotated[Mlp | Own, Field(discriminator="kind")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from layerline.blocks.network import Own
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.run import Run
 
 
 def model_card(run: Run, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
     """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
-    own: bool = about.get("own_network", False)
+    own = isinstance(run.network, Own)
     parts = [
         f"# Classifier of {values['dataset']} (preset {values['preset']})",
         _what(run, values, own),
@@ -28,7 +29,7 @@ def _what(run: Run, values: dict[str, Any], own: bool) -> str:
     forward = isinstance(run.objective, ForwardForward)
     rule = "Forward-Forward" if forward else "local cross-entropy, a softmax head on every block"
     order = "all blocks on every minibatch" if run.order == "simultaneous" else "block after block, in chapters"
-    if own:
+    if isinstance(run.network, Own):
         network = "modules of its author's own"
     else:
         network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
@@ -78,7 +79,7 @@ def _use(run_dir: Path, own: bool) -> str:
 def _settings(run: Run, own: bool) -> str:
     lines = ["| setting | value |", "|---|---|"]
     for name, value in _flat(run.to_dict()):
-        if not (own and name in ("network.kind", "network.widths", "network.init")):
+        if not (own and name == "network.kind"):
             shown = str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"| {name} | {shown.replace('|', chr(92) + '|')} |")
     return "## Settings\n\n" + "\n".join(lines)

@@ -17,7 +17,7 @@ from layerline.errors import DataError, UsageError
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHead, Softmax
-from layerline.run import Run
+from layerline.run import Run, something_to_read
 from layerline.runtime.seeding import generator
 
 CHUNK_ROWS = 4096  # rows of a forward pass outside the training step: enough to fill the cores, small enough for caches
@@ -35,7 +35,6 @@ class Model(nn.Module):
         super().__init__()
         self.run, self.encoder, self.classes = run, encoder, classes
         self.network = network
-        self.own_network = False  # True for modules that came from outside
         self.states = nn.ModuleList(run.objective.init(units, encoder.classes) for units in network.units)
         self.head: LinearHead | None = None
         if isinstance(run.readout, Softmax):
@@ -105,6 +104,7 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
 
     `network`: blocks of one's own, used (and trained) in place, instead of `run.network`.
     """
+    run = run if network is None else run.with_own_network()
     labels = run.labels if run.writes_labels else None
     mean, std = statistics(data.train.inputs, run.standardise)
     flat = network is None or len(data.shape) == 1 or _starts_flat(network, data.shape)
@@ -118,26 +118,16 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
         flat=flat,
         dtype=PRECISIONS[run.precision],
     )
-    if network is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
-            built = run.network.build(encoder.input_shape)
-    else:
-        built = Network(network, run.network.normaliser, encoder.input_shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
+        built = run.network.build(encoder.input_shape, network)
     _check_blocks(run, built)
-    model = Model(run, built, encoder, data.classes)
-    model.own_network = network is not None
-    return model
+    return Model(run, built, encoder, data.classes)
 
 
 def _check_blocks(run: Run, built: Network) -> None:
     """UsageError for blocks, perhaps of one's own, that cannot be trained or read as the run says."""
-    skip, count = getattr(run.readout, "skip", 0), len(built.blocks)
-    if skip >= count:
-        raise UsageError(
-            f"the {run.readout.kind} readout leaves out {skip} of {count} block(s), so nothing is left to read",
-            hint="add a block, or read the first one too: --readout.skip 0",
-        )
+    something_to_read(run, len(built.blocks))
     owner: dict[int, int] = {}
     for number, block in enumerate(built.blocks, start=1):
         if not any(p.requires_grad for p in block.parameters()):

@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from layerline.blocks.encoder import Encoder
-from layerline.blocks.network import Network
 from layerline.errors import CheckpointError, UsageError
 from layerline.files import replacing, write_text
 from layerline.run import Run
@@ -63,7 +62,6 @@ def save_model(model: Model, folder: Path) -> None:
         "mean": encoder.mean,
         "std": encoder.std,
         "flat": encoder.flat,
-        "own_network": model.own_network,
     }
     write_text(folder / "model.json", json.dumps(facts, indent=2) + "\n")
     write_text(folder / "config.toml", model.run.to_toml())
@@ -78,7 +76,6 @@ class Description:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flat: bool
-    own_network: bool
 
 
 def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> Model:
@@ -90,11 +87,6 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
     folder = model_folder(Path(path))
     run = Run.from_toml(folder / "config.toml")
     about = _describe(folder / "model.json")
-    if about.own_network and network is None:
-        raise UsageError(
-            f"the model in {folder} was trained on modules of your own",
-            hint="hand in the same modules: layerline.load(path, network=blocks)",
-        )
     encoder = Encoder(
         shape=about.shape,
         classes=len(about.classes),
@@ -105,13 +97,9 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
         flat=about.flat,
         dtype=PRECISIONS[run.precision],
     )
-    if network is None:
-        with torch.random.fork_rng(devices=[]):
-            built = run.network.build(encoder.input_shape)
-    else:
-        built = Network(network, run.network.normaliser, encoder.input_shape)
+    with torch.random.fork_rng(devices=[]):
+        built = run.network.build(encoder.input_shape, network)
     model = Model(run, built, encoder, about.classes)
-    model.own_network = about.own_network
     _fill(model, folder / "model.safetensors")
     return model.eval()
 
