@@ -157,11 +157,6 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "strength 0": ({"labels": {"strength": 0}}, "labels.strength"),
     "words": ({"epochs": "many"}, "epochs: input should be a valid integer"),
     "not a table": ({"readout": "softmax"}, "readout: "),
-    "no kind": ({"readout": {"skip": 0}}, "readout: the table needs its 'kind'"),
-    "no kind inside": (
-        {"objective": {"kind": "forward-forward", "loss": {"beta": 3}}},
-        "objective.loss: the table needs",
-    ),
 }
 
 
@@ -275,3 +270,10 @@ def test_which_runs_write_labels() -> None:
     assert Run().writes_labels
     assert not Run(negatives=MaskedHybrid(), readout=Softmax()).writes_labels
     assert not Run(objective=LocalCrossEntropy(), readout=AllHeads()).writes_labels
+
+
+def test_a_table_without_a_kind_has_that_of_the_default() -> None:
+    run = Run.from_dict({"network": {"widths": [5, 6]}, "readout": {"skip": 0}, "objective": {"loss": {"beta": 3}}})
+    assert run == Run(
+        network=Mlp(widths=(5, 6)), readout=Goodness(skip=0), objective=ForwardForward(loss=SiluMargin(beta=3))
+    )

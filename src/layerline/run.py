@@ -222,8 +222,6 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
-    if first["type"] == "union_tag_not_found":
-        return f"{name}: the table needs its 'kind'"
     return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
 
 

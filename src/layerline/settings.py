@@ -10,7 +10,9 @@ A family of components (`Loss`, `Negatives` …) is a union told apart by the fi
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Settings(BaseModel):
@@ -23,3 +25,16 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_default(cls, given: Any) -> Any:
+        """A table that names no kind has that of the field's default: `[readout] skip = 0` is about goodness."""
+        if not isinstance(given, dict):
+            return given
+        filled = dict(given)
+        for name, field in cls.model_fields.items():
+            kind = getattr(field.default, "kind", None)
+            if kind is not None and isinstance(filled.get(name), dict):
+                filled[name] = {"kind": kind} | filled[name]
+        return filled

@@ -24,6 +24,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
 
 def encoder(**changes: Any) -> Encoder:
     given_: dict[str, Any] = {
+        "images": True,
         "shape": SHAPE,
         "classes": CLASSES,
         "mean": (0.0,),

@@ -145,7 +145,9 @@ def test_no_examples_and_wrong_ones() -> None:
     assert model.scores(raw()[:0]).shape == (0, 4)
     assert model.predict(raw()[:0]).shape == (0,)
     with pytest.raises(DataError, match=r"examples of shape \(1, 5, 4\).*trained on \(1, 5, 5\)"):
-        model.predict(torch.zeros(2, 1, 5, 4))
+        model.predict(torch.zeros(2, 1, 5, 4, dtype=torch.uint8))
+    with pytest.raises(DataError, match="trained on uint8 images"):
+        model.predict(torch.zeros(2, 1, 5, 5))
 
 
 def test_scoring_changes_neither_examples_nor_model() -> None:

@@ -51,6 +51,7 @@ def state_of(objective: BaseObjective, units: int = UNITS) -> nn.Module:
 
 def encoder(position: Literal["first", "last", "append"], dtype: torch.dtype = torch.float32) -> Encoder:
     return Encoder(
+        images=False,
         shape=(FEATURES,),
         classes=CLASSES,
         mean=(0.0,),

@@ -48,12 +48,13 @@ def _mean_and_deviation(column: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Prepares raw examples [B, *shape] (uint8 or float) for a network.
+    """Prepares raw examples [B, *shape] for a network; `images`: they are uint8, else floats.
 
     `mean`, `std`: one number each, or one per channel. `labels` is None where no label goes into the input.
     `flat`: the first block wants vectors, else [B, *shape].
     """
 
+    images: bool
     shape: tuple[int, ...]
     classes: int
     mean: tuple[float, ...]

@@ -92,6 +92,9 @@ class Model(nn.Module):
 
     def check(self, raw: Tensor) -> None:
         """DataError if these are not examples of the kind the model was trained on."""
+        if (raw.dtype == torch.uint8) != self.encoder.images:
+            wanted = "uint8 images, 0 to 255" if self.encoder.images else "floats"
+            raise DataError(f"examples are {raw.dtype}, but the model was trained on {wanted}")
         if tuple(raw.shape[1:]) != self.encoder.shape:
             raise DataError(
                 f"examples of shape {tuple(raw.shape[1:])}, but the model was trained on {self.encoder.shape}",
@@ -109,6 +112,7 @@ def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = N
     mean, std = statistics(data.train.inputs, run.standardise)
     flat = network is None or len(data.shape) == 1 or _starts_flat(network, data.shape)
     encoder = Encoder(
+        images=data.is_image,
         shape=data.shape,
         classes=data.num_classes,
         mean=mean,

@@ -1,9 +1,11 @@
 """A trained model on disk: `model/` in a run folder, enough to predict without the training data.
 
-model.safetensors   parameters and buffers of blocks, local heads and the readout
-model.json          what the examples looked like: shape, classes, mean and deviation
-config.toml         the Run
-README.md           the model card (written by the report)
+    model.safetensors   parameters and buffers of blocks, local heads and the readout
+    model.json          what the examples looked like: type, shape, classes, mean and deviation
+    config.toml         the Run
+    README.md           the model card (written by the report)
+
+Loading runs no code from these files: safetensors, JSON and TOML only.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def save_model(model: Model, folder: Path) -> None:
         save_file(unshared({name: tensor.cpu() for name, tensor in trained_tensors(model).items()}), beside)
     facts = {
         "format": FORMAT,
+        "images": encoder.images,
         "shape": encoder.shape,
         "classes": model.classes,
         "mean": encoder.mean,
@@ -71,6 +74,7 @@ def save_model(model: Model, folder: Path) -> None:
 class Description:
     """`model.json`: what the examples looked like."""
 
+    images: bool
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -88,6 +92,7 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
     run = Run.from_toml(folder / "config.toml")
     about = _describe(folder / "model.json")
     encoder = Encoder(
+        images=about.images,
         shape=about.shape,
         classes=len(about.classes),
         mean=about.mean,

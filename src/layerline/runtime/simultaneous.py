@@ -1,9 +1,11 @@
 """Simultaneous training: every block learns on every minibatch (Hinton, arXiv 2212.13345).
 
-        minibatch 1      minibatch 2
-block 1 ■ ─┐             ■ ─┐
-block 2    ■ ─┐             ■ ─┐           each block passes on its outputs from before its update
-block 3       ■                ■
+            minibatch 1      minibatch 2
+    block 1 ■ ─┐             ■ ─┐
+    block 2    ■ ─┐             ■ ─┐
+    block 3       ■                ■
+
+A block passes on its outputs from before its update, and no block waits for one above it.
 """
 
 from __future__ import annotations

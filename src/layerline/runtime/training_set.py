@@ -26,6 +26,8 @@ class TrainingSet:
         self.shape = tuple(inputs.shape[1:])
         if (augment.shift or augment.flip) and inputs.ndim != 4:
             raise UsageError("only images can be shifted or flipped", hint="leave out --shift and --flip")
+        if augment.shift >= min(inputs.shape[-2:]):
+            raise UsageError(f"a shift of {augment.shift} pixels can push an image of {self.shape} out of sight")
         if augment.flip:
             inputs = torch.cat((inputs, inputs.flip(-1)))
         if augment.shift:
