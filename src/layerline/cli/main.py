@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import layerline
 from layerline.cli.parser import Parser
-from layerline.errors import LayerlineError, UsageError, did_you_mean
+from layerline.errors import LayerlineError, Stopped, UsageError, did_you_mean
 
 # Each is a module of its own in `commands`, read only when it is called: PyTorch takes seconds to import.
 _COMMANDS = {
@@ -92,4 +92,4 @@ def _help() -> str:
 def _report(error: LayerlineError) -> None:
     if os.environ.get("LAYERLINE_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
