@@ -77,4 +77,4 @@ def test_evaluate_on_a_set_of_another_kind(layerline: Layerline, digits_run: Pat
     )
     answer = layerline("evaluate", digits_run, "--dataset", "other.npz")
     assert answer.status == 1
-    assert "the model was trained on (1, 8, 8)" in answer.err
+    assert "examples are torch.float32, but the model was trained on uint8 images" in answer.err

@@ -6,7 +6,8 @@
     .npz               the same, in the array `x`, else `x_test`, else the only one there is
     .csv               one example per line, its pixels or features in order; a first line of names is passed over
 
-A model fits one shape only. A picture of another size is an error, unless `resize` says that it may be scaled.
+A model fits one shape and one type only: pixels, whole numbers 0..255, or floats as they are. A picture of another size
+is an error, unless `resize` says that it may be scaled.
 """
 
 from __future__ import annotations
@@ -36,47 +37,60 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Examples [n, *shape] and a name for each."""
+    """Examples [n, *shape], uint8 images or float32 features, and a name for each."""
 
     names: tuple[str, ...]
     examples: Tensor
 
 
-def read_inputs(paths: Sequence[Path], shape: tuple[int, ...], *, resize: bool = False) -> Inputs:
+def read_inputs(paths: Sequence[Path], shape: tuple[int, ...], *, images: bool, resize: bool = False) -> Inputs:
     """Everything in these files and folders as examples of `shape`: (C, H, W), or (F,).
 
-    Raises `DataError` for what is missing, unreadable or of another shape.
+    `images`: the model was trained on uint8 images, else on floats. Raises `DataError` for what is missing, unreadable,
+    of another shape, or no pixel where pixels are wanted.
     """
-    found = [one for path in paths for one in _read(path, shape, resize)]
+    found = [one for path in paths for one in _read(path, shape, images, resize)]
     if not found:
         raise DataError("there is no example in what was named", hint="name an image, a folder of images, or arrays")
-    return Inputs(tuple(name for name, _ in found), torch.from_numpy(np.stack([array for _, array in found])))
+    arrays = [_pixels(name, array) if images else array for name, array in found]
+    return Inputs(tuple(name for name, _ in found), torch.from_numpy(np.stack(arrays)))
 
 
-def _read(path: Path, shape: tuple[int, ...], resize: bool) -> Iterator[tuple[str, Array]]:
+def _pixels(name: str, values: Array) -> Array:
+    """The values as uint8."""
+    wrong = values[(values < 0) | (values > 255) | (values != np.rint(values))]
+    if wrong.size:
+        raise DataError(
+            f"{name}: {wrong[0]:g} is no pixel, but the model was trained on images of whole numbers 0 to 255",
+            hint="bring the values to that range: those of 0 to 1 times 255, rounded",
+        )
+    return values.astype(np.uint8)
+
+
+def _read(path: Path, shape: tuple[int, ...], images: bool, resize: bool) -> Iterator[tuple[str, Array]]:
     kind = path.suffix.lower()
     if path.is_dir():
-        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
-        if not images:
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
+        if not inside:
             raise DataError(f"{path}: no images in this folder", hint=f"known kinds: {', '.join(_IMAGES)}")
-        for image in images:
-            yield str(image), _image(image, shape, resize)
+        for file in inside:
+            yield str(file), _image(file, shape, images, resize)
     elif kind in (".npy", ".npz"):
         for at, array in enumerate(_shaped(_arrays(path), shape, path)):
             yield f"{path}[{at}]", array
     elif kind == ".csv":
         yield from _table(path, shape)
     else:
-        yield str(path), _image(path, shape, resize)
+        yield str(path), _image(path, shape, images, resize)
 
 
-def _image(path: Path, shape: tuple[int, ...], resize: bool) -> Array:
+def _image(path: Path, shape: tuple[int, ...], images: bool, resize: bool) -> Array:
     """The pixels of an image, float32 of `shape`."""
     from PIL import Image  # here: only image files need it
 
-    if len(shape) != 3 or shape[0] not in (1, 3):
+    if not images or len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(
-            f"{path} is an image, but the model was trained on {_described(shape)}",
+            f"{path} is an image, but the model was trained on {_described(shape)}{'' if images else ' as floats'}",
             hint="give examples of that kind as .npy, .npz or .csv",
         )
     pixels = read_image(path)

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the class and the scores of everything that was named."""
     model = api.load(arguments.run_dir)
-    inputs = read_inputs([Path(p) for p in arguments.images], model.encoder.shape, resize=arguments.resize)
+    encoder = model.encoder
+    files = [Path(p) for p in arguments.images]
+    inputs = read_inputs(files, encoder.shape, images=encoder.images, resize=arguments.resize)
     scores = [[float(score) for score in row] for row in model.scores(inputs.examples).tolist()]
     found = [model.classes[max(range(len(row)), key=row.__getitem__)] for row in scores]
     if arguments.format == "json":
