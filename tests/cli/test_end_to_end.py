@@ -87,7 +87,8 @@ def test_stopped_and_resumed_ends_the_same(tmp_path: Path, undisturbed: str, num
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (status, "")
-    assert "training was stopped and saved after" in err and "error" not in err
+    assert "training was stopped and saved after" in err
+    assert "error" not in err
     assert "go on with: layerline resume run\n" in err
     assert _call(tmp_path, "predict", "run", "x.png").returncode == 2  # not finished, so there is no model
     assert _json(tmp_path, "resume", "run", "--quiet")["weights_sha256"] == undisturbed
