@@ -121,6 +121,16 @@ def test_saved_loaded_stopped_and_resumed(order: str, digits: Dataset, tmp_path:
         layerline.load(tmp_path / "straight")
 
 
+def test_a_folder_with_the_name_of_a_set_is_not_that_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on `digits` begun beside a folder `digits` could be neither resumed nor evaluated: it named the folder."""
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    network = layerline.Mlp(widths=(10, 10))
+    layerline.train(run(1, dataset="digits", network=network, **FORWARD), out_dir="run")
+    assert layerline.load("run").run.dataset == "digits"
+    assert layerline.evaluate("run")["dataset"] == "digits"
+
+
 def test_training_leaves_the_callers_random_numbers_alone(digits: Dataset) -> None:
     network = convolutions()
     before = torch.get_rng_state()

@@ -17,9 +17,9 @@ from torch import nn
 import layerline
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
-from layerline.data.catalog import load_dataset
+from layerline.data.catalog import dataset_names, load_dataset
 from layerline.data.dataset import Dataset
-from layerline.errors import LayerlineError, UsageError
+from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
@@ -185,8 +185,9 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
     if own_network:
         run = run.with_own_network()
     name = data.name if data else run.dataset
+    is_path = name not in dataset_names() and Path(name).exists()
     return run.replace(
-        dataset=str(Path(name).resolve()) if Path(name).exists() else name,  # found from any folder when resumed
+        dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
         chapters=run.chapter_count,
         threads=run.threads or _cores(),
         device=_device(run).type,
@@ -228,9 +229,6 @@ def _values(run: Run, model: Model, data: Dataset, progress: Progress, folder: R
     """The content of result.json."""
     readouts = _readouts(model, data) if data.test else {}
     chosen = next(iter(readouts.values()), None)
-    for name, value in readouts.items():
-        if not 0 <= value <= 1:
-            raise LayerlineError(f"the accuracy of {name} came out as {value}")
     return {
         "preset": run.preset,
         "dataset": data.name,
