@@ -29,6 +29,7 @@ from layerline.runtime.execute import Execution, accuracy, make_trainer
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.saved import load_model, save_model, weights_sha256
 from layerline.runtime.stop import Stop
+from layerline.runtime.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def train(
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     job = _prepare(_resolve(run, data, network is not None), data, network, data_dir)
-    folder = RunFolder.create(job.model.run, Path(out_dir)) if out_dir is not None else None
+    folder = RunFolder.create(job.trainer.run, Path(out_dir)) if out_dir is not None else None
     return job.carry_out(folder, listener, stop or Stop(), tensorboard)
 
 
@@ -130,16 +131,16 @@ def evaluate(
 class _Job:
     """A run with everything it needs; what can be wrong with it has been found before a folder is made."""
 
-    model: Model
+    trainer: Trainer
     data: Dataset
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Result:
         """Train from the folder's last checkpoint, if there is one, to the end; leave everything in the folder."""
-        run, model, data = self.model.run, self.model, self.data
+        trainer, data = self.trainer, self.data
+        run, model = trainer.run, trainer.model
         checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         with _threads(run), hears as heard:
-            trainer = make_trainer(model, data)
             execution = Execution(trainer, data, checkpoints, heard, stop)
             execution.restore()
             where = str(folder.path) if folder else ""
@@ -166,7 +167,7 @@ def _prepare(
     if network is not None and not isinstance(run.network, Own):
         raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
     with _threads(run):
-        return _Job(build_model(run, data, _blocks(network)).to(device), data)
+        return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import layerline as package
@@ -63,6 +64,27 @@ def test_missing_data_ends_with_1_and_says_where_to_put_it(layerline: Layerline,
     assert answer.status == 1
     assert f"error: mnist is neither in {tmp_path / 'mnist'}" in answer.err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--shift", "8"),
+        ("--dataset", "x.npz", "--flip"),
+        ("--dataset", "x.npz", "--negatives", "masked-hybrid", "--readout", "softmax"),
+        ("--dataset", "x.npz", "--labels.position", "first"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_trained_leaves_no_folder(layerline: Layerline, flags: tuple[str, ...]) -> None:
+    """Some of it shows only when network, data and trainer meet, after the folder's name was set aside."""
+    np.savez("x.npz", x=np.eye(4, dtype=np.float32), y=np.arange(4))
+    answer = layerline("train", "digits", *flags)
+    assert answer.status == 2
+    assert answer.err.startswith("error: ")
+    assert not Path("runs").exists()
+    assert layerline("train", "digits", *flags, "--out-dir", "run").status == 2
+    assert not Path("run").exists()
 
 
 def test_a_folder_with_something_in_it_is_never_overwritten(layerline: Layerline, digits_run: Path) -> None:

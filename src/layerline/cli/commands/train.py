@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from layerline import api
@@ -29,9 +31,14 @@ def run(arguments: argparse.Namespace) -> None:
     settings = resolve(arguments.start, arguments.config, settings_of(arguments), note)
     data = prepare(settings.dataset, arguments)
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
-    carry_out(
-        lambda listener, stop: api.train(
-            settings, data=data, out_dir=out_dir, listener=listener, stop=stop, tensorboard=arguments.tensorboard
-        ),
-        arguments,
-    )
+    try:
+        carry_out(
+            lambda listener, stop: api.train(
+                settings, data=data, out_dir=out_dir, listener=listener, stop=stop, tensorboard=arguments.tensorboard
+            ),
+            arguments,
+        )
+    finally:
+        if not arguments.out_dir:
+            with suppress(OSError):  # there is a run in it
+                os.removedirs(out_dir)
