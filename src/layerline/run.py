@@ -115,6 +115,12 @@ class Run(Settings):
         """True where the input carries a label."""
         return isinstance(self.objective, ForwardForward) and isinstance(self.negatives, LabelNegatives)
 
+    @property
+    def has_judge(self) -> bool:
+        """True where a head on the first block picks the negatives."""
+        sampled = isinstance(self.negatives, Sampled) and self.negatives.judge == "first-block"
+        return sampled and self.writes_labels
+
     def with_own_network(self) -> Run:
         """The same run for modules handed in from Python."""
         own = isinstance(self.network, Own)

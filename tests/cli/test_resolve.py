@@ -36,8 +36,8 @@ def test_a_run_saved_as_toml_comes_back_whole(tmp_path: Path) -> None:
 
 def test_flag_over_file_over_preset(tmp_path: Path) -> None:
     config = _toml(tmp_path, "batch_size = 32\nseed = 1\n[objective.loss]\nbeta = 3.0\n")
-    run = resolve("ff-mnist", config, {"seed": 2})
-    assert (run.seed, run.batch_size, run.epochs) == (2, 32, preset("ff-mnist").run.epochs)
+    run = resolve("digits", config, {"seed": 2})
+    assert (run.seed, run.batch_size, run.epochs) == (2, 32, preset("digits").run.epochs)
     assert run.objective == ForwardForward(loss=SiluMargin(beta=3.0))
 
 
@@ -62,7 +62,7 @@ def test_the_same_kind_keeps_the_settings_below_it() -> None:
 
 
 def test_another_kind_starts_from_its_own_defaults() -> None:
-    run = resolve("ff-mnist", flags={"objective.loss": "symba", "negatives": "adaptive"})
+    run = resolve("digits", flags={"objective.loss": "symba", "negatives": "adaptive"})
     assert run.objective == ForwardForward(loss=SymBa())
     assert run.negatives == Adaptive()
 
@@ -79,7 +79,7 @@ def test_a_setting_of_the_chosen_kind_may_come_with_it() -> None:
 
 def test_another_kind_in_a_file_starts_from_its_own_defaults(tmp_path: Path) -> None:
     config = _toml(tmp_path, '[objective.loss]\nkind = "logistic"\n')
-    assert resolve("ff-mnist", config).objective == ForwardForward(loss=Logistic())
+    assert resolve("digits", config).objective == ForwardForward(loss=Logistic())
 
 
 def test_none_leaves_a_setting_open() -> None:
@@ -122,7 +122,7 @@ _WRONG_FLAGS = [
     ),
     ({"objective": "local-cross-entropy", "labels.strength": 3.0}, "--strength would change nothing"),
     ({"optimizer.head_lr": 0.1}, "--head-lr would change nothing: the goodness readout has no softmax head"),
-    ({"chapters": 3}, "3 chapters do not divide 8 epochs\n.*--chapters 2"),
+    ({"chapters": 3}, "3 chapters do not divide 40 epochs\n.*--chapters 2"),
     ({"network.widths": [0]}, "at least one unit"),
     ({"network.widths": [5], "readout": "softmax"}, "the softmax readout leaves out 1 of 1 block"),
 ]
@@ -131,7 +131,13 @@ _WRONG_FLAGS = [
 @pytest.mark.parametrize(("flags", "message"), _WRONG_FLAGS)
 def test_flags_that_cannot_work(flags: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        resolve("ff-mnist", flags=flags)
+        resolve("digits", flags=flags)
+
+
+def test_the_head_that_judges_negatives_has_a_learning_rate() -> None:
+    """It was refused as if only a softmax readout had one."""
+    flags = {"negatives": "sampled", "negatives.judge": "first-block", "optimizer.head_lr": 0.1}
+    assert resolve("digits", flags=flags).optimizer.head_lr == 0.1
 
 
 _WRONG_FILES = [

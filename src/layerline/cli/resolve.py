@@ -111,6 +111,6 @@ def _unused(run: Run) -> dict[str, str]:
         unused["labels"] = f"the {run.objective.kind} objective needs no label in the input"
     elif not run.writes_labels:
         unused["labels"] = f"{run.negatives.kind} negatives know no labels"
-    if run.readout.kind != "softmax":
+    if run.readout.kind != "softmax" and not run.has_judge:
         unused["optimizer.head_lr"] = f"the {run.readout.kind} readout has no softmax head"
     return unused

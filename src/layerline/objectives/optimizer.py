@@ -40,7 +40,8 @@ class Adam(Settings):
     lr: float = Field(default=0.002, gt=0)
     """Learning rate of the blocks; PFF: 0.01."""
     head_lr: float | None = Field(default=None, gt=0)
-    """Learning rate of a softmax readout; PFF: 0.0001. Local heads learn with their block, at `lr`."""
+    """Learning rate of a softmax readout, and of a head that only judges negatives; left out: that of the blocks.
+    PFF: 0.0001. Local heads learn with their block, at `lr`."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the first moment; PFF: PyTorch's 0.9."""
     beta2: float = Field(default=0.999, ge=0, lt=1)

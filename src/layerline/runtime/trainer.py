@@ -23,7 +23,7 @@ from layerline.blocks.network import predicting
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
 from layerline.events import EpochDone, Event, Row
-from layerline.negatives.labels import LabelNegatives, Sampled
+from layerline.negatives.labels import LabelNegatives
 from layerline.negatives.masks import MaskedHybrid, hybrid
 from layerline.readouts.readouts import features
 from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
@@ -56,7 +56,7 @@ class Trainer(ABC):
         ]
         self.head = HeadLearner(model.head, run.optimizer) if model.head is not None else None
         self.judge: HeadLearner | None = None  # of sampled negatives, where it is not the readout
-        if run.writes_labels and isinstance(run.negatives, Sampled) and run.negatives.judge == "first-block":
+        if run.has_judge:
             judge = LinearHead(model.network.units[0], model.encoder.classes).to(device)
             self.judge = HeadLearner(judge, run.optimizer)
         self.cursor = Cursor()
