@@ -122,6 +122,14 @@ def test_the_help_of_train_names_every_choice(layerline: Layerline) -> None:
         assert words in answer.out
 
 
+def test_the_help_says_what_a_flag_means_for_each_choice(layerline: Layerline) -> None:
+    """It once said `(rms, l2, rms, l2)`, and of all of them what rms does."""
+    text = " ".join(layerline("train", "--help").out.split())
+    assert "--network.normaliser.eps X (rms) Added to the mean square. (l2) Added to the length" in text
+    assert "(goodness, softmax) Blocks left out at the start; the papers: 1. (all-heads) Blocks" in text
+    assert "(mlp, own) Before every block" in text
+
+
 def test_presets_env_and_cite(layerline: Layerline, digits_run: Path) -> None:
     assert [p.name for p in PRESETS] == [
         p["name"] for p in json.loads(layerline("presets", "--format", "json").out)["presets"]

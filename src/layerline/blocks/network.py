@@ -96,7 +96,7 @@ class Own(Settings):
 
     kind: Literal["own"] = "own"
     normaliser: Normaliser = RmsNorm()
-    """Before every block, the first included: rms, l2 or none."""
+    """Before every block, the first included: rms (Hinton), l2 (PFF authors' code) or none."""
 
     def build(self, input_shape: tuple[int, ...], own: Sequence[nn.Module] | None = None) -> Network:
         """The network of these modules, used and trained in place. UsageError without them."""

@@ -57,17 +57,23 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def _add(group: argparse._ArgumentGroup, path: str, settings: list[Setting]) -> None:
     setting = settings[0]
     names = flag_names(path)
-    owners = [each.owner for each in settings if each.owner]
-    text = f"({', '.join(owners)}) {setting.help}" if owners else setting.help
     common: dict[str, Any] = {
         "dest": _PREFIX + path,
         "default": argparse.SUPPRESS,
-        "help": text.replace("%", "%%"),
+        "help": _help(settings).replace("%", "%%"),
     }
     if _plain(setting.field.annotation) is bool:
         group.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
     else:
         group.add_argument(*names, type=_reader(setting, names[0]), metavar=_metavar(setting), **common)
+
+
+def _help(settings: list[Setting]) -> str:
+    """What the kinds say of the setting: `(rms) Added to … (l2) Added to …`, named together where they say the same."""
+    owners: dict[str, dict[str, None]] = {}
+    for each in settings:
+        owners.setdefault(each.help, {}).update({each.owner: None} if each.owner else {})
+    return " ".join(f"({', '.join(names)}) {text}" if names else text for text, names in owners.items())
 
 
 def _plain(annotation: Any) -> Any:
