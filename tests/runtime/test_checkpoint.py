@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from layerline.errors import CheckpointError, LayerlineError, UsageError
@@ -249,6 +250,18 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(LayerlineError, match="cannot write") as refused:
         saved(tmp_path / "file" / "checkpoints")
     assert refused.value.hint == "choose another folder: --out-dir FOLDER"
+
+
+def test_no_room_for_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors has an error of its own for a full disk; the end of a run showed it as a traceback."""
+
+    def full(tensors: dict[str, Tensor], path: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("layerline.runtime.checkpoint.save_file", full)
+    with pytest.raises(LayerlineError, match=r"cannot write .*model.safetensors: .*No space left") as refused:
+        save_model(build_model(RUN, DATA), tmp_path)
+    assert refused.value.hint == "the last checkpoint is whole: layerline resume RUN_DIR"
 
 
 # The saved model -------------------------------------------------------------------------------------------------

@@ -46,13 +46,7 @@ class Checkpoints:
     def save(self, tensors: dict[str, Tensor], cursor: Cursor, progress: Progress, step: int) -> Path:
         """Write a checkpoint; on a full disk LayerlineError, and the one before stays good."""
         path = self.folder / f"{step:08d}.safetensors"
-        try:
-            with replacing(path) as beside:
-                save_file(unshared(tensors), beside)
-        except SafetensorError as error:
-            raise LayerlineError(
-                f"cannot write {path}: {error}", hint="the checkpoint before it is whole: layerline resume RUN_DIR"
-            ) from None
+        write_tensors(path, tensors)
         facts = self._whose | {
             "file": path.name,
             "sha256": sha256_of(path),
@@ -114,7 +108,18 @@ class Checkpoints:
         return facts
 
 
-def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a whole safetensors file, or leave the old one; on a full disk LayerlineError."""
+    try:
+        with replacing(path) as beside:
+            save_file(_unshared(tensors), beside)
+    except SafetensorError as error:
+        raise LayerlineError(
+            f"cannot write {path}: {error}", hint="the last checkpoint is whole: layerline resume RUN_DIR"
+        ) from None
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, contiguous, those that share memory copied: safetensors refuses tied parameters."""
     seen: set[int] = set()
     apart = {}

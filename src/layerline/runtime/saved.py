@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from layerline.blocks.encoder import Encoder
 from layerline.errors import CheckpointError, UsageError
-from layerline.files import replacing, write_text
+from layerline.files import write_text
 from layerline.run import Run
-from layerline.runtime.checkpoint import unshared
+from layerline.runtime.checkpoint import write_tensors
 from layerline.runtime.model import PRECISIONS, Model
 
 FORMAT = 1
@@ -53,10 +53,9 @@ def weights_sha256(model: Model) -> str:
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write the model's files (the card is the report's)."""
+    """Write the model's files (the card is the report's). LayerlineError on a full disk."""
     encoder = model.encoder
-    with replacing(folder / "model.safetensors") as beside:
-        save_file(unshared({name: tensor.cpu() for name, tensor in trained_tensors(model).items()}), beside)
+    write_tensors(folder / "model.safetensors", {name: tensor.cpu() for name, tensor in trained_tensors(model).items()})
     facts = {
         "format": FORMAT,
         "images": encoder.images,
