@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from layerline.data.catalog import dataset_names, load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
+from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
@@ -190,15 +190,9 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
         chapters=run.chapter_count,
-        threads=run.threads or _cores(),
+        threads=run.threads or usable_cores(),
         device=_device(run).type,
     )
-
-
-def _cores() -> int:
-    """The cores this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _device(run: Run) -> torch.device:

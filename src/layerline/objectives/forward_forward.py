@@ -32,7 +32,8 @@ class ForwardForward(BaseObjective):
     loss: Loss = SiluMargin()
     """What is asked of a pair: logistic with θ (the papers), SymBa, or the SiLU margin."""
     peer: float = Field(default=0.0, ge=0)
-    """Peer normalisation λ: pulls every unit's mean activity to the block's; Hinton's script: 0.03, PFF: none."""
+    """Peer normalisation λ: pulls every unit's mean activity to the block's; Hinton's script: 0.03, PFF: none. Reaches
+    dead units in Linear + ReLU blocks; in modules of one's own the gradient passes active units only."""
     peer_decay: float = Field(default=0.9, ge=0, lt=1)
     """Smoothing of the running mean activity; Hinton's 0.9, starting at 0.5."""
 

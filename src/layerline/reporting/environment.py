@@ -27,7 +27,7 @@ def describe(*, threads: int | None = None) -> dict[str, Any]:
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "threads": threads or torch.get_num_threads(),
         "bf16_units": _bf16_units(),
         "onednn": torch.backends.mkldnn.is_available(),
@@ -76,7 +76,7 @@ def _cpu_model() -> str:
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

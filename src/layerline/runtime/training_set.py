@@ -38,9 +38,9 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def order(self, epoch: int, *names: str | int) -> Tensor:
+    def order(self, epoch: int) -> Tensor:
         """The order of the examples in an epoch, [n] on the device."""
-        draw = generator(self._seed, "order", epoch, *names)
+        draw = generator(self._seed, "order", epoch)
         return torch.randperm(len(self), generator=draw).to(self._device)
 
     def images(self, indices_B: Tensor, augmentation_n: Tensor | None) -> Tensor:
