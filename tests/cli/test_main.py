@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,7 +14,10 @@ import pytest
 
 import layerline as package
 from cli.command import Layerline
+from layerline.api import Result
 from layerline.cli.commands import presets
+from layerline.cli.training import carry_out
+from layerline.errors import Stopped
 from layerline.presets.presets import PRESETS
 
 _PYTHON = [sys.executable, "-m", "layerline"]
@@ -156,6 +160,18 @@ def test_ctrl_c_outside_of_training_ends_with_130(layerline: Layerline, monkeypa
 
     monkeypatch.setattr(presets, "run", interrupted)
     assert layerline("presets") == (130, "", "\ninterrupted\n")
+
+
+def test_a_stopped_run_is_resumed_with_its_data_folder() -> None:
+    """Without it the command would look elsewhere, and download the set."""
+
+    def stopped(listener: object, stop: object) -> Result:
+        raise Stopped("stopped", exit_status=75, hint="go on with: layerline resume run")
+
+    for data_dir, hint in ((None, "resume run"), ("my data", "resume run --data-dir 'my data'")):
+        with pytest.raises(Stopped) as error:
+            carry_out(stopped, argparse.Namespace(data_dir=data_dir, quiet=True, format="text"))
+        assert error.value.hint == f"go on with: layerline {hint}"
 
 
 def test_nobody_reads_the_output() -> None:

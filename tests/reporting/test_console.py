@@ -155,6 +155,13 @@ def test_the_last_words_name_every_readout_the_folder_and_what_next() -> None:
     assert any(line.startswith("layerline train ff-mnist") for line in lines)
 
 
+def test_the_last_words_name_the_data_folder_that_was_named() -> None:
+    """Without it the command would look elsewhere, and download the set."""
+    where, text = console(terminal=False)
+    closing(VALUES, console=where, data_dir="my data")
+    assert "layerline evaluate 'runs/digits/my run' --data-dir 'my data'" in text.getvalue()
+
+
 def test_the_last_words_on_a_validation_run_and_on_none() -> None:
     where, text = console(terminal=False)
     closing(VALUES | {"validation_accuracy": 0.98765}, console=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from layerline.api import Result
 from layerline.cli.output import Downloads, add_data_dir, add_format, print_json
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
+from layerline.errors import Stopped
 from layerline.events import Listener
 from layerline.reporting.console import Display, closing
 from layerline.reporting.tensorboard import require_tensorboard
@@ -48,10 +50,16 @@ def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
 
 
 def carry_out(training: Callable[[Listener, Stop], Result], arguments: argparse.Namespace) -> None:
-    """Train under the display, stopping on signals, and print the result."""
-    with on_signals() as stop, Display(quiet=arguments.quiet) as display:
-        result = training(display, stop)
+    """Train under the display, stopping on signals, and print the result. Commands to run next name the data folder."""
+    data_dir: str | None = arguments.data_dir
+    try:
+        with on_signals() as stop, Display(quiet=arguments.quiet) as display:
+            result = training(display, stop)
+    except Stopped as stopped:
+        if data_dir and stopped.hint:
+            stopped.hint += f" --data-dir {shlex.quote(data_dir)}"
+        raise
     if arguments.format == "json":
         print_json(result.values)
     elif not arguments.quiet:
-        closing(result.values, console=Console())
+        closing(result.values, console=Console(), data_dir=data_dir)

@@ -139,8 +139,11 @@ class Display:
         return f"{clock(elapsed / new * left)} left" if new and elapsed > 0.5 else "-:-- left"
 
 
-def closing(values: dict[str, Any], *, console: Console | None = None) -> None:
-    """The last words on a finished run (`values`: the content of result.json): how well, where, and what next."""
+def closing(values: dict[str, Any], *, console: Console | None = None, data_dir: str | None = None) -> None:
+    """The last words on a finished run (`values`: the content of result.json): how well, where, and what next.
+
+    `data_dir`: where its data lay, if that was said; measuring it again needs the same words.
+    """
     console = console or Console(stderr=True)
     held = values.get("validation_accuracy") is not None
     facts = Table.grid(padding=(0, 2))
@@ -158,7 +161,9 @@ def closing(values: dict[str, Any], *, console: Console | None = None) -> None:
         return
     folder = shlex.quote(values["run_dir"])
     console.print(Text(f"The model lies in {values['run_dir']}/model. What to try next:"), soft_wrap=True)
-    tries = [("predict", f"{folder} IMAGE", "which class an image is"), ("evaluate", folder, "measure it again")]
+    data = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
+    tries = [("predict", f"{folder} IMAGE", "which class an image is")]
+    tries.append(("evaluate", f"{folder}{data}", "measure it again"))
     if values["preset"] == "digits":
         tries.append(("train", "ff-mnist", "Forward-Forward on MNIST"))
     tries.append(("presets", "", "what else there is to train"))
