@@ -25,11 +25,22 @@ def replacing(path: Path) -> Iterator[Path]:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):  # the error that counts is the first one
             beside.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the new name to disk before anything else happens, such as the deletion of an older file."""
+    with suppress(OSError):  # Windows opens no folders, some file systems flush none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
