@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layerline.data.dataset import Dataset
+from layerline.errors import LayerlineError
 from layerline.events import EpochDone
 from layerline.run import Run
 from layerline.runtime.execute import accuracy, make_trainer
@@ -285,6 +286,15 @@ def test_the_seed_decides(order: str) -> None:
     assert first.sha256 == again.sha256
     assert first.rows == again.rows
     assert train_through(run.replace(seed=1), DATA, []).sha256 != first.sha256
+
+
+@pytest.mark.parametrize("order", ["chapters", "simultaneous"])
+@pytest.mark.parametrize("settings", [{}, LOCAL], ids=["forward-forward", "heads"])
+def test_a_run_that_diverges_says_so(order: str, settings: dict[str, Any]) -> None:
+    """It went on to the end with losses of nan, and left a model that always answers the same."""
+    with pytest.raises(LayerlineError, match=r"diverged: the loss of block 1 is (nan|inf) in epoch \d") as diverged:
+        train_through(small_run(order=order, optimizer={"lr": 1e30}, **settings), DATA, [])
+    assert diverged.value.hint == "choose a smaller learning rate than 1e+30: --lr"
 
 
 def convolutions() -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import torch
 
 from layerline.data.dataset import Dataset, Examples
-from layerline.errors import CheckpointError, Stopped
-from layerline.events import EpochDone, Evaluated, Event, Listener, Saved
+from layerline.errors import CheckpointError, LayerlineError, Stopped
+from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
 from layerline.readouts.readouts import BaseReadout
 from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.checkpoint import Checkpoints, Progress
@@ -55,12 +56,16 @@ class Execution:
             raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
 
     def run(self) -> Progress:
-        """Train to the end. Stopped (after saving) when asked to; the state is saved at the end, too."""
+        """Train to the end, where the state is saved, too.
+
+        Stopped (after saving) when asked to; LayerlineError when a loss is no number any more.
+        """
         for event in self._timed(self.trainer.train()):
             if isinstance(event, EpochDone):
                 self.progress.rows += event.rows
             self.listener(event)
             if isinstance(event, EpochDone):
+                self._refuse_divergence(event.rows)
                 self._look(event.epoch)
             if self.stop.exit_status is not None:
                 self._save()
@@ -81,6 +86,15 @@ class Execution:
             if event is None:
                 return
             yield event
+
+    def _refuse_divergence(self, rows: list[Row]) -> None:
+        lost = next((row for row in rows if not math.isfinite(row.loss)), None)
+        if lost:
+            what = lost.block if lost.block == "head" else f"block {lost.block}"
+            raise LayerlineError(
+                f"training diverged: the loss of {what} is {lost.loss} in epoch {lost.epoch}",
+                hint=f"choose a smaller learning rate than {self.trainer.run.optimizer.lr:g}: --lr",
+            )
 
     def _look(self, epoch: int) -> None:
         """Measure the accuracy on held-out data, where the run asks for it and all blocks are equally far."""
