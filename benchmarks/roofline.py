@@ -1,13 +1,15 @@
-"""Step time over its bound, measured on the spot.
+"""Whole-epoch time over its bound, measured on the spot.
 
-The bound of one epoch is what cannot be left out of a local step of Linear + ReLU at this precision and thread count:
-for every block the forward product, the product of the weight gradient, the fused Adam update and, in bf16, the casts
-of the gradient to float32 and of the weights to bfloat16. The first block multiplies an image once, not once per view.
-Everything else an epoch does (reading, labels, goodness, normalisers, random numbers) is what the ratio shows.
+The bound of an epoch is what cannot be left out of a local step of Linear + ReLU at this precision and thread count,
+for every minibatch and block: the forward product, the product of the weight gradient, the fused Adam update and, in
+bf16, the casts of the gradient to float32 and of the weights to bfloat16; with local cross-entropy also the three products
+of the head. The first block multiplies an image once, not once per view. Everything else an epoch does (drawing negatives and masks, reading, shifting, labels, goodness,
+normalisers, heads, the epoch's numbers) is what the ratio shows.
 
-    python benchmarks/roofline.py [--batch 64 256] [--threads 2] [--rule ff local-ce] [--hardest 0.25]
+    python benchmarks/roofline.py [ff-mnist local-ce-mnist] [--batch 64 256] [--threads 2] [--hardest 1]
 
-Bound and epoch are measured in turns, and the best of the turns is taken, so that a shared machine disturbs both alike.
+The presets' own settings are used, with the minibatch and the share of rows in the weight gradient given here. The
+bound is measured a dozen times in the course of the epoch, so that a shared machine disturbs both alike; means of all.
 """
 
 from __future__ import annotations
@@ -23,32 +25,27 @@ from rich.table import Table
 
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
+from layerline.events import EpochDone
+from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam
+from layerline.presets.presets import preset
 from layerline.run import Run
 from layerline.runtime.execute import make_trainer
 from layerline.runtime.model import PRECISIONS, build_model
 from layerline.runtime.trainer import Trainer
 
-TURNS = 5
+ROUNDS = 12  # measurements of the bound in an epoch
+PARTS = ("forward", "weight gradient", "Adam", "casts")
+Operation = tuple[str, Callable[[], object]]
 
 
-def seconds(work: Callable[[], object], least: float = 0.2) -> float:
-    """Seconds one call takes, over at least `least` seconds."""
-    work()
-    calls, begin = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begin) < least:
-        work()
-        calls += 1
-    return spent / calls
-
-
-def bound_parts(trainer: Trainer) -> dict[str, list[Callable[[], object]]]:
-    """The operations of one minibatch that cannot be left out, as calls on buffers of the right shapes."""
+def operations(trainer: Trainer) -> list[Operation]:
+    """What one minibatch cannot leave out, in the order of a step, on buffers of the right shapes, by part."""
     run = trainer.run
     dtype = PRECISIONS[run.precision]
     views = run.objective.views
-    parts: dict[str, list[Callable[[], object]]] = {"forward": [], "weight gradient": [], "Adam": [], "casts": []}
-    inputs = trainer.model.encoder.input_shape[0]
+    sequence: list[Operation] = []
+    inputs, classes = trainer.model.encoder.input_shape[0], trainer.model.encoder.classes
     for index, units in enumerate(trainer.model.network.units):
         rows = run.batch_size * (views if index else 1)
         kept = max(1, round(rows * run.objective.hardest))
@@ -57,71 +54,76 @@ def bound_parts(trainer: Trainer) -> dict[str, list[Callable[[], object]]]:
         weight, low = torch.randn(units, inputs), torch.randn(units, inputs).to(dtype)
         gradient = torch.randn(units, inputs)
         adam = Adam()
-        state = adam.init([weight])
-        parts["forward"].append(partial(torch.mm, x, low.t(), out=h))
-        parts["weight gradient"].append(partial(torch.mm, dz.t(), x[:kept], out=product))
-        parts["Adam"].append(partial(adam.step, state, [weight], [gradient]))
-        if dtype != torch.float32:
-            parts["casts"] += [partial(gradient.copy_, product), partial(low.copy_, weight)]
+        update = partial(adam.step, adam.init([weight]), [weight], [gradient])
+        sequence.append(("forward", partial(torch.mm, x, low.t(), out=h)))
+        sequence.append(("weight gradient", partial(torch.mm, dz.t(), x[:kept], out=product)))
+        if isinstance(run.objective, LocalCrossEntropy):
+            head, slope = torch.randn(classes, units).to(dtype), torch.randn(rows, classes).to(dtype)
+            sequence.append(("forward", partial(torch.mm, h, head.t())))
+            sequence.append(("weight gradient", partial(torch.mm, slope, head, out=torch.empty_like(h))))
+            sequence.append(("weight gradient", partial(torch.mm, slope.t(), h)))
+        if dtype == torch.float32:
+            sequence.append(("Adam", update))
+        else:
+            casts = partial(gradient.copy_, product), partial(low.copy_, weight)
+            sequence += [("casts", casts[0]), ("Adam", update), ("casts", casts[1])]
         inputs = units
-    return parts
+    return sequence
 
 
-def minibatch_seconds(trainer: Trainer, count: int) -> float:
-    """Mean seconds of `count` minibatches in training."""
-    events = trainer.train()
-    next(events)
-    begin = time.perf_counter()
-    for _ in range(count):
-        next(events)
-    return (time.perf_counter() - begin) / count
+def bound_seconds(sequence: list[Operation], minibatches: int = 8) -> dict[str, float]:
+    """Mean seconds of each part of a minibatch. In order, so that weights and moments come from memory as they do."""
+    spent = dict.fromkeys(PARTS, 0.0)
+    for _ in range(minibatches):
+        for part, call in sequence:
+            begin = time.perf_counter()
+            call()
+            spent[part] += time.perf_counter() - begin
+    return {part: total / minibatches for part, total in spent.items()}
 
 
 def measure(run: Run, data: Dataset) -> tuple[dict[str, float], float]:
-    """Seconds of each part of the bound, and of the real minibatch."""
+    """Seconds of each part of the bound over an epoch, and of the real epoch, the second one of a training."""
     trainer = make_trainer(build_model(run, data), data)
-    parts = bound_parts(trainer)
-    best = {name: float("inf") for name in parts}
-    real = float("inf")
-    count = max(4, 2048 // run.batch_size)
-    for _ in range(TURNS):
-        for name, calls in parts.items():
-            best[name] = min(best[name], sum(seconds(call) for call in calls))
-        real = min(real, minibatch_seconds(trainer, count))
-    return best, real
+    sequence = operations(trainer)
+    bound_seconds(sequence)
+    rounds: list[dict[str, float]] = []
+    spent, epochs, minibatch = 0.0, 0, 0
+    events = trainer.train()
+    while epochs < 2:
+        begin = time.perf_counter()
+        event = next(events)
+        if epochs == 1:
+            spent += time.perf_counter() - begin
+            minibatch += 1
+            if minibatch % (trainer.batches // ROUNDS) == 0:
+                rounds.append(bound_seconds(sequence))
+        epochs += isinstance(event, EpochDone)
+    scale = len(data.train) / run.batch_size / len(rounds)
+    return {part: scale * sum(each[part] for each in rounds) for part in PARTS}, spent
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=["ff-mnist", "local-ce-mnist"])
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rule", choices=["ff", "local-ce"], nargs="+", default=["ff", "local-ce"])
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="bf16-mixed")
     parser.add_argument("--hardest", type=float, default=1.0, help="share of the rows in the weight gradient")
-    parser.add_argument("--dataset", default="mnist")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data = load_dataset(arguments.dataset)
-    hardest = arguments.hardest
-    rules = {
-        "ff": {"objective": {"kind": "forward-forward", "hardest": hardest}},
-        "local-ce": {
-            "objective": {"kind": "local-cross-entropy", "hardest": hardest},
-            "readout": {"kind": "all-heads"},
-        },
-    }
-    table = Table(title=f"{arguments.dataset}, 2000×4, {arguments.precision}, {arguments.threads} threads: s per epoch")
-    for column in ("rule", "batch", "forward", "weight gradient", "Adam", "casts", "bound", "measured", "ratio"):
-        table.add_column(column, justify="right")
-    for rule in arguments.rule:
+    table = Table(title=f"Linear + ReLU blocks, {arguments.threads} threads: s per epoch")
+    for column in ("preset", "batch", *PARTS, "bound", "epoch", "ratio"):
+        table.add_column(column, justify="left" if column == "preset" else "right", no_wrap=True)
+    for name in arguments.presets:
+        run = preset(name).run
+        data = load_dataset(run.dataset)
         for batch in arguments.batch:
-            run = Run.from_dict({"batch_size": batch, "precision": arguments.precision, **rules[rule]})
-            parts, real = measure(run, data)
-            per_epoch = len(data.train) / batch
+            objective = run.objective.model_copy(update={"hardest": arguments.hardest})
+            parts, real = measure(run.replace(batch_size=batch, objective=objective), data)
             bound = sum(parts.values())
             cells = [*parts.values(), bound, real]
-            table.add_row(rule, str(batch), *(f"{s * per_epoch:.2f}" for s in cells), f"{real / bound:.2f}")
+            table.add_row(name, str(batch), *(f"{s:.2f}" for s in cells), f"{real / bound:.2f}")
     Console().print(table)
 
 

@@ -17,7 +17,6 @@ from itertools import pairwise
 import torch
 from rich.console import Console
 from rich.table import Table
-from roofline import TURNS, minibatch_seconds
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +25,9 @@ from layerline.data.dataset import Dataset
 from layerline.run import Run
 from layerline.runtime.execute import make_trainer
 from layerline.runtime.model import build_model
+from layerline.runtime.trainer import Trainer
+
+TURNS = 5
 
 
 class OrdinaryLayer(nn.Linear):
@@ -62,6 +64,16 @@ def ordinary_seconds(layers: list[OrdinaryLayer], data: Dataset, batch: int, cou
             view[:, :10] = functional.one_hot(label, 10)
         for layer in layers:
             positive, negative = layer.learn(positive, negative)
+    return (time.perf_counter() - begin) / count
+
+
+def minibatch_seconds(trainer: Trainer, count: int) -> float:
+    """Mean seconds of `count` minibatches in training."""
+    events = trainer.train()
+    next(events)
+    begin = time.perf_counter()
+    for _ in range(count):
+        next(events)
     return (time.perf_counter() - begin) / count
 
 

@@ -38,6 +38,12 @@ _PAPER = {
     "rate": {"kind": "cool-down"},
 }
 
+_FAST_FF = {
+    "labels": {"strength": 5.0},
+    "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}},
+    "negatives": {"kind": "sampled", "judge": "first-block"},
+}
+
 PRESETS = (
     Preset(
         "digits",
@@ -56,11 +62,11 @@ PRESETS = (
         "ff-mnist",
         "fast Forward-Forward on MNIST, goodness readout, 784-2000×4",
         "",
-        {
-            "labels": {"strength": 5.0},
-            "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}},
+        _FAST_FF
+        | {
+            "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}, "hardest": 0.75},
             "augment": {"shift": 1},
-            "epochs": 8,
+            "epochs": 4,
         },
     ),
     Preset(
@@ -68,11 +74,10 @@ PRESETS = (
         "fast Performance-Optimized PFF on MNIST: local cross-entropy, all heads, 784-2000×4",
         "",
         {
-            "objective": {"kind": "local-cross-entropy"},
+            "objective": {"kind": "local-cross-entropy", "hardest": 0.25},
             "readout": {"kind": "all-heads"},
-            "epochs": 7,
-            "batch_size": 512,
-            "optimizer": {"lr": 0.003},
+            "augment": {"shift": 1},
+            "epochs": 6,
         },
     ),
     Preset(
