@@ -216,3 +216,14 @@ def test_the_card_of_modules_of_ones_own_does_not_describe_the_networks_settings
     assert "network=blocks" in card
     assert "network.widths" not in card
     load(tmp_path / "run", network=blocks)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    """Each would delete the other's checkpoint."""
+    folder = RunFolder.create(tiny_run(), tmp_path / "run")
+    with folder.listening(lambda event: None):
+        second = RunFolder.open(tmp_path / "run")
+        with pytest.raises(UsageError, match="another process is training"), second.listening(lambda event: None):
+            pass
+    with folder.listening(lambda event: None):  # free again
+        pass

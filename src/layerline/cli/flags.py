@@ -91,7 +91,7 @@ def _optional(annotation: Any) -> bool:
 def _choices(setting: Setting) -> tuple[str, ...]:
     """The words a flag takes, if they are a fixed few."""
     if setting.kinds:
-        return tuple(setting.kinds)
+        return tuple(kind for kind in setting.kinds if kind != "own")  # modules come from Python, not from a flag
     annotation = _plain(setting.field.annotation)
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 

@@ -36,6 +36,7 @@ _PAPER = {
     "chapters": 100,
     "batch_size": 64,
     "rate": {"kind": "cool-down"},
+    "optimizer": {"lr": 0.001, "head_lr": 0.0001},
 }
 
 _FAST_FF = {
@@ -64,7 +65,7 @@ PRESETS = (
         "",
         _FAST_FF
         | {
-            "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}, "hardest": 0.75},
+            "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}, "hardest": 0.5},
             "augment": {"shift": 1},
             "epochs": 4,
         },
@@ -77,14 +78,14 @@ PRESETS = (
             "objective": {"kind": "local-cross-entropy", "hardest": 0.25},
             "readout": {"kind": "all-heads"},
             "augment": {"shift": 1},
-            "epochs": 6,
+            "epochs": 4,
         },
     ),
     Preset(
         "pff-mnist",
         "the PFF paper's protocol on MNIST: 784-2000×4, batch 64, E = S = 100",
         "",
-        _PAPER | {"labels": {"strength": 5.0}, "optimizer": {"lr": 0.001}},
+        _PAPER | {"labels": {"strength": 5.0}},
     ),
     Preset(
         "ff-unsupervised-mnist",
@@ -105,7 +106,42 @@ PRESETS = (
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy"},
             "readout": {"kind": "all-heads"},
+        },
+    ),
+    Preset(
+        "local-ce-cifar10",
+        "local cross-entropy on CIFAR-10 with shifts, flips and dropout before the heads: 3072-2000×4",
+        "",
+        {
+            "dataset": "cifar-10",
+            "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
+            "readout": {"kind": "all-heads"},
+            "augment": {"shift": 2, "flip": True},
+            "epochs": 30,
             "optimizer": {"lr": 0.001},
+        },
+    ),
+    Preset(
+        "ff-cifar10",
+        "Forward-Forward on CIFAR-10 with shifts and flips, goodness readout: 3072-2000×4",
+        "",
+        _FAST_FF
+        | {
+            "dataset": "cifar-10",
+            "augment": {"shift": 2, "flip": True},
+            "epochs": 15,
+            "optimizer": {"lr": 0.001},
+        },
+    ),
+    Preset(
+        "local-ce-mnist-jitter",
+        "local cross-entropy on MNIST with shifts of two pixels and dropout before the heads: 784-2000×4",
+        "",
+        {
+            "objective": {"kind": "local-cross-entropy", "dropout": 0.2, "hardest": 0.25},
+            "readout": {"kind": "all-heads"},
+            "augment": {"shift": 2},
+            "epochs": 30,
         },
     ),
 )

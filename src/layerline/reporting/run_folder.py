@@ -26,7 +26,7 @@ from typing import Any
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import EpochDone, Event, Listener, Minibatch, Row, Started
-from layerline.files import cannot_write, write_text
+from layerline.files import alone_in, cannot_write, write_text
 from layerline.reporting.environment import describe
 from layerline.reporting.metrics import Metrics, write_metrics
 from layerline.reporting.model_card import model_card
@@ -123,7 +123,8 @@ class RunFolder:
             listener(event)
 
         try:
-            yield hear
+            with alone_in(self.path):
+                yield hear
         finally:
             metrics.close()
             if board:
