@@ -3,7 +3,7 @@
 The bound of an epoch is what cannot be left out of a local step of Linear + ReLU at this precision and thread count,
 for every minibatch and block: the forward product, the product of the weight gradient, the fused Adam update and, in
 bf16, the casts of the gradient to float32 and of the weights to bfloat16; with local cross-entropy also the three
-products of the head. The first block multiplies an image once, not once per view. Everything else an epoch does (drawing
+products of the head. The first block multiplies an image once, not once per view. All else an epoch does (drawing
 negatives and masks, reading, shifting, labels, goodness, normalisers, the epoch's numbers) is what the ratio shows.
 
     python benchmarks/roofline.py [ff-mnist local-ce-mnist] [--batch 64 256] [--threads 2] [--hardest 1]

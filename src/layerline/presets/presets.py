@@ -49,7 +49,7 @@ PRESETS = (
     Preset(
         "digits",
         "Forward-Forward on scikit-learn's 8×8 digits, nothing to download",
-        "seconds; 97 %",
+        "5 s; 98.9 %",
         {
             "dataset": "digits",
             "network": {"kind": "mlp", "widths": [500, 500, 500]},
@@ -62,7 +62,7 @@ PRESETS = (
     Preset(
         "ff-mnist",
         "fast Forward-Forward on MNIST, goodness readout, 784-2000×4",
-        "",
+        "78 s on two cores with bf16 units; 98.6 %",
         _FAST_FF
         | {
             "objective": {"kind": "forward-forward", "loss": {"kind": "silu-margin", "beta": 12.0}, "hardest": 0.5},
@@ -73,7 +73,7 @@ PRESETS = (
     Preset(
         "local-ce-mnist",
         "fast Performance-Optimized PFF on MNIST: local cross-entropy, all heads, 784-2000×4",
-        "",
+        "44 s on two cores with bf16 units; 98.8 %",
         {
             "objective": {"kind": "local-cross-entropy", "hardest": 0.25},
             "readout": {"kind": "all-heads"},
@@ -84,13 +84,13 @@ PRESETS = (
     Preset(
         "pff-mnist",
         "the PFF paper's protocol on MNIST: 784-2000×4, batch 64, E = S = 100",
-        "",
+        "about 50 minutes on two cores; the paper reports 98.33 % with random negatives",
         _PAPER | {"labels": {"strength": 5.0}},
     ),
     Preset(
         "ff-unsupervised-mnist",
         "Hinton's unsupervised Forward-Forward on MNIST: masked hybrids, linear readout",
-        "",
+        "not measured yet; Hinton reports 98.63 %",
         {
             "negatives": {"kind": "masked-hybrid"},
             "readout": {"kind": "softmax"},
@@ -100,7 +100,7 @@ PRESETS = (
     Preset(
         "pff-cifar10",
         "Performance-Optimized PFF on CIFAR-10 under the paper's protocol: 3072-2000×4",
-        "",
+        "not measured yet; the paper reports 53.50 %",
         _PAPER
         | {
             "dataset": "cifar-10",
@@ -111,7 +111,7 @@ PRESETS = (
     Preset(
         "local-ce-cifar10",
         "local cross-entropy on CIFAR-10 with shifts, flips and dropout before the heads: 3072-2000×4",
-        "",
+        "about 10 minutes on two cores; 57 % on the validation split after 20 epochs",
         {
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
@@ -124,7 +124,7 @@ PRESETS = (
     Preset(
         "ff-cifar10",
         "Forward-Forward on CIFAR-10 with shifts and flips, goodness readout: 3072-2000×4",
-        "",
+        "about 8 minutes on two cores; 52.4 % on the validation split after 10 epochs",
         _FAST_FF
         | {
             "dataset": "cifar-10",
@@ -136,7 +136,7 @@ PRESETS = (
     Preset(
         "local-ce-mnist-jitter",
         "local cross-entropy on MNIST with shifts of two pixels and dropout before the heads: 784-2000×4",
-        "",
+        "about 6 minutes on two cores; 99.07 % on the validation split after 20 epochs",
         {
             "objective": {"kind": "local-cross-entropy", "dropout": 0.2, "hardest": 0.25},
             "readout": {"kind": "all-heads"},
