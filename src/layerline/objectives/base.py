@@ -31,8 +31,8 @@ class BaseObjective(Settings):
 
     hardest: float = Field(default=1.0, gt=0, le=1)
     """Share of a minibatch's rows whose weight gradient is taken, those with the longest local gradient; 1, as in the
-    papers, takes all. Heads that have most images right (MNIST) lose nothing at 0.25 and save a third of the time; where
-    many are wrong (CIFAR-10) it harms."""
+    papers, takes all. Heads that have most images right (MNIST) lose nothing at 0.25 and save a third of the time;
+    where many are wrong (CIFAR-10) it harms."""
 
     @property
     def views(self) -> int:
