@@ -18,7 +18,7 @@ class Preset:
     name: str
     title: str
     expect: str
-    """Expected time and result, from runs in docs/results."""
+    """Expected time and result, from runs in docs/results; where a run is still to be made, it says so or estimates."""
     settings: dict[str, Any]
 
     @property
@@ -84,7 +84,7 @@ PRESETS = (
     Preset(
         "pff-mnist",
         "the PFF paper's protocol on MNIST: 784-2000×4, batch 64, E = S = 100",
-        "about 50 minutes on two cores; the paper reports 98.33 % with random negatives",
+        "estimated 50 minutes on two cores; the paper reports 98.33 % with random negatives",
         _PAPER | {"labels": {"strength": 5.0}},
     ),
     Preset(
@@ -111,7 +111,7 @@ PRESETS = (
     Preset(
         "local-ce-cifar10",
         "local cross-entropy on CIFAR-10 with shifts, flips and dropout before the heads: 3072-2000×4",
-        "about 10 minutes on two cores; 57 % on the validation split after 20 epochs",
+        "estimated 10 minutes on two cores; 57 % on the validation split after 20 epochs",
         {
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
@@ -124,7 +124,7 @@ PRESETS = (
     Preset(
         "ff-cifar10",
         "Forward-Forward on CIFAR-10 with shifts and flips, goodness readout: 3072-2000×4",
-        "about 8 minutes on two cores; 52.4 % on the validation split after 10 epochs",
+        "estimated 8 minutes on two cores; 52.4 % on the validation split after 10 epochs",
         _FAST_FF
         | {
             "dataset": "cifar-10",
@@ -136,7 +136,7 @@ PRESETS = (
     Preset(
         "local-ce-mnist-jitter",
         "local cross-entropy on MNIST with shifts of two pixels and dropout before the heads: 784-2000×4",
-        "about 6 minutes on two cores; 99.07 % on the validation split after 20 epochs",
+        "estimated 6 minutes on two cores; 99.07 % on the validation split after 20 epochs",
         {
             "objective": {"kind": "local-cross-entropy", "dropout": 0.2, "hardest": 0.25},
             "readout": {"kind": "all-heads"},
