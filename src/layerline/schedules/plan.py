@@ -1,0 +1,107 @@
+"""A plan: the graph of what a training computes, from which versions of what, on which logical node.
+
+Problem: the same description must be printed, simulated, drawn, executed by one process or many, and resumed; and a
+million slots of it must be handled in seconds. Solution: columns, not objects. A plan is a table of actions in an order
+that any single process could carry out; every node carries out its own rows in that order. An action's inputs are
+edges to earlier rows:
+
+    row  action     stage  chapter  node   inputs (source row, what)
+    0    train      0      0        0                                          block 1 of chapter 1, from the seed
+    1    forward    0      0        0      (0, weights)                        the set through block 1
+    2    train      1      0        0      (1, outputs)
+    3    train      0      1        1      (0, state)                          block 1 goes on, on another node
+    …
+
+A **slot** is a `train` row: one block for one chapter. Stages 0 … L−1 are the blocks; stage L is the softmax readout's
+head, where there is one. An edge between nodes is a message. A missing edge means the beginning: a `train` row without
+`state` starts from the run's seed, a first stage without `labels` uses the negatives drawn at the start.
+
+Several `state` or `weights` edges of one row and stage are averaged, in their order; several `labels` edges are the
+parts of one set of labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Column = NDArray[np.int32]
+
+
+class Action(IntEnum):
+    """What a row computes."""
+
+    TRAIN = 0
+    """A block (or the head) for a chapter's epochs: a slot. The head's row includes the neutral pass it learns from."""
+    FORWARD = 1
+    """The whole training set through a block, for the next block to learn from."""
+    NEGATIVES = 2
+    """Wrong labels for all images from the network's scores."""
+
+
+class Carries(IntEnum):
+    """What an edge carries from its source to the row that needs it."""
+
+    STATE = 0
+    """A block to be trained on: its parameters, and the optimizer's moments where they travel."""
+    WEIGHTS = 1
+    """A block to be used: its parameters."""
+    OUTPUTS = 2
+    """The stored outputs of a `forward` row."""
+    LABELS = 3
+    """The wrong labels of a `negatives` row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Rows as columns; edges of row r are `source[first[r]:first[r + 1]]`, with `carries` beside them."""
+
+    schedule: str
+    """The schedule's name, as on the command line."""
+    blocks: int
+    head: bool
+    chapters: int
+    nodes: int
+    shards: int
+    """Parts of the training set that are trained on separately; 1: every node uses all of it."""
+
+    action: NDArray[np.uint8]
+    stage: Column
+    chapter: Column
+    node: Column
+    shard: Column
+    """Which part of the training set a row works on."""
+
+    first: NDArray[np.int64]
+    source: Column
+    carries: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    @property
+    def stages(self) -> int:
+        """Blocks, and the head where there is one."""
+        return self.blocks + self.head
+
+    @property
+    def slots(self) -> int:
+        """Number of `train` rows."""
+        return int(np.count_nonzero(self.action == Action.TRAIN))
+
+    @property
+    def target(self) -> Column:
+        """The row each edge leads to."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.first))
+
+    def inputs(self, row: int) -> list[tuple[int, Carries]]:
+        """A row's edges: (source row, what it carries)."""
+        edges = slice(self.first[row], self.first[row + 1])
+        return [(int(s), Carries(c)) for s, c in zip(self.source[edges], self.carries[edges], strict=True)]
+
+    def rows_of(self, nodes: set[int]) -> list[int]:
+        """The rows of some nodes, in the order they are carried out."""
+        return np.flatnonzero(np.isin(self.node, sorted(nodes))).tolist()
