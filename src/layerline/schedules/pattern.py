@@ -40,43 +40,37 @@ def repeat(
 ) -> Plan:
     """The plan of `chapters` repetitions, chapter by chapter. Negatives that nobody uses are left out."""
     size, every = len(pattern), np.arange(chapters, dtype=np.int32)
-    columns = {
-        "action": np.tile(np.array([step.action for step in pattern], np.uint8), chapters),
-        "stage": np.tile(np.array([step.stage for step in pattern], np.int32), chapters),
-        "chapter": np.repeat(every, size),
-        "node": np.stack([np.broadcast_to(np.int32(step.node), chapters) for step in pattern], 1).ravel(),
-        "shard": np.tile(np.array([step.shard for step in pattern], np.int32), chapters),
-    }
+    action = np.tile(np.array([step.action for step in pattern], np.uint8), chapters)
+    stage = np.tile(np.array([step.stage for step in pattern], np.int32), chapters)
+    node = np.stack([np.broadcast_to(np.int32(step.node), chapters) for step in pattern], 1).ravel()
+    shard = np.tile(np.array([step.shard for step in pattern], np.int32), chapters)
+
     edges = [(at, edge) for at, step in enumerate(pattern) for edge in step.inputs]
     then = np.stack([every - edge.ago for _, edge in edges], 1) if edges else np.zeros((chapters, 0), np.int32)
-    target = every[:, None] * size + np.array([at for at, _ in edges], np.int32)
-    source = then * size + np.array([edge.step for _, edge in edges], np.int32)
-    carries = np.broadcast_to(np.array([edge.carries for _, edge in edges], np.uint8), then.shape)
-    real = then >= 0
-    return _without_unused_negatives(
-        columns,
-        target[real],
-        source[real],
-        carries[real],
-        {"schedule": schedule, "blocks": blocks, "head": head, "chapters": chapters, "nodes": nodes, "shards": shards},
+    begun = then >= 0
+    target = (every[:, None] * size + np.array([at for at, _ in edges], np.int32))[begun]
+    source = (then * size + np.array([edge.step for _, edge in edges], np.int32))[begun]
+    carries = np.broadcast_to(np.array([edge.carries for _, edge in edges], np.uint8), then.shape)[begun]
+
+    kept = action != Action.NEGATIVES
+    kept[source] = True
+    used = kept[target]
+    row = np.cumsum(kept, dtype=np.int32) - 1  # a row's number when the unused ones are gone
+    first = np.zeros(np.count_nonzero(kept) + 1, np.int64)
+    np.cumsum(np.bincount(row[target[used]], minlength=len(first) - 1), out=first[1:])
+    return Plan(
+        schedule=schedule,
+        blocks=blocks,
+        head=head,
+        chapters=chapters,
+        nodes=nodes,
+        shards=shards,
+        action=action[kept],
+        stage=stage[kept],
+        chapter=np.repeat(every, size)[kept],
+        node=node[kept],
+        shard=shard[kept],
+        first=first,
+        source=row[source[used]],
+        carries=carries[used],
     )
-
-
-def _without_unused_negatives(
-    columns: dict[str, np.ndarray],
-    target: np.ndarray,
-    source: np.ndarray,
-    carries: np.ndarray,
-    facts: dict[str, object],
-) -> Plan:
-    rows = len(columns["action"])
-    keep = columns["action"] != Action.NEGATIVES
-    keep[source] = True
-    stays = keep[target]
-    target, source, carries = target[stays], source[stays], carries[stays]
-    renumbered = np.cumsum(keep, dtype=np.int32) - 1
-    first = np.zeros(int(keep.sum()) + 1, np.int64)
-    np.cumsum(np.bincount(renumbered[target], minlength=len(first) - 1), out=first[1:])
-    kept = {name: np.ascontiguousarray(column[keep]) for name, column in columns.items()}
-    assert rows == len(keep)
-    return Plan(**facts, **kept, first=first, source=renumbered[source], carries=carries)  # type: ignore[arg-type]
