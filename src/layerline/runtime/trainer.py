@@ -177,13 +177,18 @@ class Trainer(ABC):
     def begin_chapter(self, chapter: int) -> None:
         """New negatives, where the policy draws them now."""
         policy = self.run.negatives
-        if not self.run.writes_labels or not isinstance(policy, LabelNegatives):
-            return
-        if chapter and policy.when(self.run.order) != "chapter":
-            return
-        scores = self.scores() if chapter and policy.needs_scores else None
-        draw = generator(self.run.seed, "negatives", chapter)
-        self.negatives_n.copy_(policy.draw(self.data.labels, self.model.encoder.classes, scores, draw))
+        if self.run.writes_labels and isinstance(policy, LabelNegatives):
+            if chapter and policy.when(self.run.order) != "chapter":
+                return
+            self.negatives_n.copy_(self.negatives(chapter, self.scores() if chapter and policy.needs_scores else None))
+
+    def negatives(self, chapter: int, scores_nC: Tensor | None = None) -> Tensor:
+        """The wrong labels of a chapter, by the scores where the policy wants them; without any, those of the start."""
+        policy = self.run.negatives
+        assert isinstance(policy, LabelNegatives)
+        of_the_start = policy.when(self.run.order) == "run" or (policy.needs_scores and scores_nC is None)
+        draw = generator(self.run.seed, "negatives", 0 if of_the_start else chapter)
+        return policy.draw(self.data.labels, self.model.encoder.classes, scores_nC, draw)
 
     def scores(self) -> Tensor:
         """Scores of all training images by the run's readout: the head, or goodness. [n, C]"""
