@@ -39,7 +39,9 @@ class Augment(Settings):
     """Changes to training images, drawn anew for every image and epoch."""
 
     shift: int = Field(default=0, ge=0, le=8)
-    """Largest shift in pixels, each way and direction; uncovered pixels are 0. Hinton's jitter: 2; PFF: none."""
+    """Largest shift in pixels, each way and direction. Hinton's jitter: 2; PFF: none."""
+    fill: Literal["black", "reflect"] = "black"
+    """What comes in where a shift uncovers pixels: 0, or the image mirrored at its edge (for photographs)."""
     flip: bool = False
     """Mirror half of the images left to right."""
 

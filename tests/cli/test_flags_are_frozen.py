@@ -17,6 +17,7 @@ _SETTINGS = """
     --validation --no-validation
     --standardise
     --shift --augment.shift
+    --fill --augment.fill
     --flip --augment.flip --no-flip --no-augment.flip
     --network
     --widths --network.widths

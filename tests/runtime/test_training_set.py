@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,13 +25,16 @@ def examples(count: int, channels: int, height: int, width: int) -> Examples:
     return Examples(images, torch.arange(count))
 
 
-def variants(image: Tensor, shift: int, flip: bool) -> list[Tensor]:
-    """Every shifted (and mirrored) version, by hand."""
+Fill = Literal["black", "reflect"]
+
+
+def variants(image: Tensor, shift: int, flip: bool, fill: Fill = "black") -> list[Tensor]:
+    """Every shifted (and mirrored) version, by NumPy's padding."""
     found = []
     _, height, width = image.shape
     for source in (image, image.flip(-1)) if flip else (image,):
-        padded = torch.zeros(image.shape[0], height + 2 * shift, width + 2 * shift, dtype=image.dtype)
-        padded[:, shift : shift + height, shift : shift + width] = source
+        around = [(0, 0), (shift, shift), (shift, shift)]
+        padded = torch.from_numpy(np.pad(source.numpy(), around, "constant" if fill == "black" else "reflect"))
         for down in range(2 * shift + 1):
             for right in range(2 * shift + 1):
                 found.append(padded[:, down : down + height, right : right + width])
@@ -42,14 +48,15 @@ def variants(image: Tensor, shift: int, flip: bool) -> list[Tensor]:
     width=st.integers(3, 5),
     shift=st.integers(0, 2),
     flip=st.booleans(),
+    fill=st.sampled_from(["black", "reflect"]),
     epoch=st.integers(0, 5),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_image_is_a_variant_of_itself(
-    count: int, channels: int, height: int, width: int, shift: int, flip: bool, epoch: int
+    count: int, channels: int, height: int, width: int, shift: int, flip: bool, fill: Fill, epoch: int
 ) -> None:
     source = examples(count, channels, height, width)
-    data = TrainingSet(source, Augment(shift=shift, flip=flip), 0, CPU)
+    data = TrainingSet(source, Augment(shift=shift, flip=flip, fill=fill), 0, CPU)
     everything = torch.arange(count)
     assert torch.equal(data.images(everything, None), source.inputs)
     windows = data.augmentation(epoch)
@@ -58,7 +65,7 @@ def test_every_image_is_a_variant_of_itself(
         return
     seen = data.images(everything.flip(0), windows).flip(0)
     for image, original in zip(seen, source.inputs, strict=True):
-        assert any(torch.equal(image, variant) for variant in variants(original, shift, flip))
+        assert any(torch.equal(image, variant) for variant in variants(original, shift, flip, fill))
 
 
 def test_all_variants_come_and_half_are_mirrored() -> None:

@@ -116,7 +116,7 @@ PRESETS = (
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
             "readout": {"kind": "all-heads"},
-            "augment": {"shift": 2, "flip": True},
+            "augment": {"shift": 2, "flip": True, "fill": "reflect"},
             "epochs": 30,
             "optimizer": {"lr": 0.001},
         },
@@ -128,7 +128,7 @@ PRESETS = (
         _FAST_FF
         | {
             "dataset": "cifar-10",
-            "augment": {"shift": 2, "flip": True},
+            "augment": {"shift": 2, "flip": True, "fill": "reflect"},
             "epochs": 15,
             "optimizer": {"lr": 0.001},
         },

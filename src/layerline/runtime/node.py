@@ -31,6 +31,22 @@ class Node(Trainer):
 
     inputs: Tensor | None = None
 
+    def learner_tensors(self, stage: int) -> dict[str, Tensor]:
+        """A stage with its objective's part and its moments, by name; updated in place by training."""
+        learner = self.head if stage == len(self.learners) else self.learners[stage]
+        assert learner is not None
+        return learner.tensors()
+
+    def refresh(self, stage: int) -> None:
+        """Take over a stage's tensors that were changed from outside."""
+        if stage < len(self.learners):
+            self.learners[stage].refresh()
+
+    def begin_plain_chapter(self, chapter: int) -> None:
+        """The negatives of a chapter that nobody's scores decide."""
+        if self.run.writes_labels:
+            self.negatives_n.copy_(self.negatives(chapter))
+
     @property
     def stages(self) -> int:
         """Blocks, and the head where there is one."""
