@@ -5,14 +5,17 @@
     slots/node-1.jsonl                 what node 1 did and measured: one line a row, kept when the file above goes
 
 Problem: a worker may die at any moment, and the others may be far ahead of it or behind. Solution: a row's result is
-on disk, whole, before anybody can receive it. Starting again means: rows that have a file are done, others are not.
+on disk, whole, then noted as done, and only then can anybody receive it. Starting again means: rows that are noted are
+done, others are not.
 No pickle: safetensors and JSON only.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +50,9 @@ class Slots:
                     hint="resume with the settings and data it was started with, or start a new run",
                 )
 
-    def done(self) -> set[int]:
-        """The rows whose results are here."""
-        return {int(path.stem) for path in self.folder.glob("*.safetensors") if path.stem.isdigit()}
+    def done(self, node: int) -> set[int]:
+        """The rows of a node that are noted as done; a result that nothing needs any more may have been deleted."""
+        return {facts["row"] for facts in self.told(node) if facts["durable"]}
 
     def save(self, row: int, tensors: dict[str, Tensor]) -> None:
         """Make a result durable. LayerlineError on a full disk: what was there before stays."""
@@ -76,15 +79,22 @@ class Slots:
             raise CheckpointError(f"the finished slot {path} is damaged: its checksum is wrong", hint=_ANEW)
         return tensors
 
+    def has(self, row: int) -> bool:
+        """Whether a result is still here."""
+        return self._path(row).exists()
+
     def drop(self, row: int) -> None:
         """Delete a result that nothing needs any more."""
         self._path(row).unlink(missing_ok=True)
 
     def tell(self, node: int, facts: dict[str, Any]) -> None:
-        """Note what a node did."""
+        """Note what a node did: at least `row`, and whether it left a `durable` result."""
         try:
             with (self.folder / f"node-{node}.jsonl").open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps(facts) + "\n")  # the line before may have been cut short
+                if facts["durable"]:
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             raise LayerlineError(
                 f"cannot write {self.folder}: {error.strerror}", hint="free some space, then: layerline resume RUN_DIR"
@@ -95,10 +105,8 @@ class Slots:
         path = self.folder / f"node-{node}.jsonl"
         facts = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
+            with suppress(ValueError):
                 facts.append(json.loads(line))
-            except ValueError:
-                continue
         return facts
 
     def _path(self, row: int) -> Path:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from layerline.events import EpochDone, Event
+from layerline.runtime.needs import Needs, readers
 from layerline.runtime.node import Node
 from layerline.runtime.slots import Slots
 from layerline.schedules.plan import Action, Carries, Plan
@@ -66,8 +67,9 @@ class Worker:
         self._results: dict[int, Result] = {}
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
-        self._readers = _readers(plan)
-        self.done = slots.done()
+        self._readers, self._needs = readers(plan), Needs(plan)
+        self.done = {row for node in nodes for row in slots.done(node)}
+        self._deleted = {row for row in self.done if not slots.has(row)}
         self.todo = self._to_do()
         self._uses = Counter(source for row in self.todo for source, _ in plan.inputs(row))
 
@@ -195,11 +197,14 @@ class Worker:
     def _finish(self, row: int, begin: float, rows: list[dict[str, object]]) -> None:
         """Make a result durable, hand it out, and forget what nobody needs any more."""
         plan, result = self.plan, self._results[row]
-        if plan.action[row] != Action.FORWARD:
-            node = int(plan.node[row])
-            self.slots.tell(node, {"row": row, "begin": begin, "end": time.time(), "metrics": rows})
+        durable = bool(plan.action[row] != Action.FORWARD)
+        if durable:
             self.slots.save(row, result)
             self.done.add(row)
+        facts = {"row": row, "durable": durable, "begin": begin, "end": time.time(), "metrics": rows}
+        self.slots.tell(int(plan.node[row]), facts)
+        if durable:
+            self._delete_old()
         if self._send:
             self._send(row, result)
         for source, _ in plan.inputs(row):
@@ -210,6 +215,13 @@ class Worker:
             del self._results[row]
         elif plan.action[row] == Action.TRAIN:
             self._results[row] = {name: tensor.clone() for name, tensor in result.items()}
+
+    def _delete_old(self) -> None:
+        """Results on disk that no row will ask for any more."""
+        mine = {row for row in self.done if int(self.plan.node[row]) in self.nodes} - self._deleted
+        for row in self._needs.over(mine, self.done):
+            self.slots.drop(row)
+            self._deleted.add(row)
 
     def _stays(self, row: int) -> bool:
         """Whether only the node itself needs a trained block, and finds it in its model (or, at worst, on disk)."""
@@ -222,11 +234,3 @@ class Worker:
         plan = self.plan
         sources = [source for source, _ in plan.inputs(row)]
         return [s for s in sources if plan.stage[s] == stage and plan.action[s] == Action.TRAIN]
-
-
-def _readers(plan: Plan) -> dict[int, list[int]]:
-    """The rows that need each row."""
-    readers: dict[int, list[int]] = {}
-    for source, target in zip(plan.source.tolist(), plan.target.tolist(), strict=True):
-        readers.setdefault(source, []).append(target)
-    return readers

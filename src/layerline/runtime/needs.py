@@ -1,0 +1,61 @@
+"""How long a finished slot has to be kept.
+
+    needed by       a later row that takes it as an input, also through rows that only forward (they leave no file),
+                    the next slot of the same block on the same node, for its moments,
+                    the finished model, if it is of the last chapter
+
+Problem: every slot of a run is 50 MB with its moments; a hundred chapters of four blocks are twenty gigabytes.
+Solution: a result is deleted when all rows that could ever ask for it again are done.
+"""
+
+from __future__ import annotations
+
+from layerline.schedules.plan import Action, Plan
+
+
+def readers(plan: Plan) -> dict[int, list[int]]:
+    """The rows that have each row as an input."""
+    found: dict[int, list[int]] = {}
+    for source, target in zip(plan.source.tolist(), plan.target.tolist(), strict=True):
+        found.setdefault(source, []).append(target)
+    return found
+
+
+def last_slots(plan: Plan) -> list[int]:
+    """The slots of the last chapter, by stage and shard: the finished model."""
+    last = [r for r in range(len(plan)) if plan.action[r] == Action.TRAIN and plan.chapter[r] == plan.chapters - 1]
+    return sorted(last, key=lambda r: (int(plan.stage[r]), int(plan.shard[r])))
+
+
+class Needs:
+    """Which finished rows may still be asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        direct = readers(plan)
+        durable = [int(row) for row in range(len(plan)) if plan.action[row] != Action.FORWARD]
+        self._users = {row: _durable_users(plan, row, direct) for row in durable}
+        latest: dict[tuple[int, int], int] = {}
+        for row in reversed(durable):
+            if plan.action[row] == Action.TRAIN:
+                place = int(plan.node[row]), int(plan.stage[row])
+                if place in latest:
+                    self._users[row].add(latest[place])
+                latest[place] = row
+        self._kept = set(last_slots(plan))
+
+    def over(self, rows: set[int], done: set[int]) -> set[int]:
+        """Those of `rows` that nobody will ask for, once all of `done` are on disk."""
+        return {row for row in rows if row not in self._kept and self._users[row] <= done}
+
+
+def _durable_users(plan: Plan, row: int, direct: dict[int, list[int]]) -> set[int]:
+    """The rows with a result on disk that need `row`, directly or through rows that only forward."""
+    users, seen, left = set[int](), set[int](), list(direct.get(row, ()))
+    while left:
+        reader = left.pop()
+        if plan.action[reader] != Action.FORWARD:
+            users.add(reader)
+        elif reader not in seen:
+            seen.add(reader)
+            left += direct.get(reader, ())
+    return users
