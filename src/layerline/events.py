@@ -69,5 +69,23 @@ class Started:
     """The numbers of the epochs trained before."""
 
 
-Event = Minibatch | EpochDone | Evaluated | Saved | Started
+@dataclass(frozen=True)
+class RowBegins:
+    """A node of a plan begins a row; its inputs are there."""
+
+    row: int
+    node: int
+
+
+@dataclass(frozen=True)
+class RowDone:
+    """A node of a plan has done a row; seconds since 1970."""
+
+    row: int
+    node: int
+    begin: float
+    end: float
+
+
+Event = Minibatch | EpochDone | Evaluated | Saved | Started | RowBegins | RowDone
 Listener = Callable[[Event], None]

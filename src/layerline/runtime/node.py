@@ -12,7 +12,7 @@ starts from, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,8 +37,18 @@ class Node(Trainer):
         assert learner is not None
         return learner.tensors()
 
-    def refresh(self, stage: int) -> None:
-        """Take over a stage's tensors that were changed from outside."""
+    @torch.no_grad()
+    def load_block(self, stage: int, versions: Sequence[Mapping[str, Tensor]], moments: bool) -> None:
+        """A stage as it was trained elsewhere: one version, or the mean of several, in their order.
+
+        `moments`: the optimizer's moments, too.
+        """
+        for name, tensor in self.learner_tensors(stage).items():
+            if moments or not name.startswith("adam."):
+                total = versions[0][name].to(tensor.device)
+                for version in versions[1:]:
+                    total = total + version[name].to(tensor.device)
+                tensor.copy_(total / len(versions) if len(versions) > 1 else total)
         if stage < len(self.learners):
             self.learners[stage].refresh()
 

@@ -182,18 +182,25 @@ class Trainer(ABC):
                 return
             self.negatives_n.copy_(self.negatives(chapter, self.scores() if chapter and policy.needs_scores else None))
 
-    def negatives(self, chapter: int, scores_nC: Tensor | None = None) -> Tensor:
-        """The wrong labels of a chapter, by the scores where the policy wants them; without any, those of the start."""
-        policy = self.run.negatives
+    def negatives(self, chapter: int, scores_nC: Tensor | None = None, part: range | None = None) -> Tensor:
+        """The wrong labels of a chapter, by the scores where the policy wants them; without any, those of the start.
+
+        `part`: of these images only, whose scores are given.
+        """
+        policy, labels = self.run.negatives, self.data.labels
         assert isinstance(policy, LabelNegatives)
         of_the_start = policy.when(self.run.order) == "run" or (policy.needs_scores and scores_nC is None)
-        draw = generator(self.run.seed, "negatives", 0 if of_the_start else chapter)
-        return policy.draw(self.data.labels, self.model.encoder.classes, scores_nC, draw)
+        names: list[str | int] = ["negatives", 0 if of_the_start else chapter]
+        if part is not None and len(part) < len(labels):
+            labels = labels[part.start : part.stop]
+            names.append(part.start)
+        return policy.draw(labels, self.model.encoder.classes, scores_nC, generator(self.run.seed, *names))
 
-    def scores(self) -> Tensor:
-        """Scores of all training images by the run's readout: the head, or goodness. [n, C]"""
-        indices = torch.arange(len(self.data), device=self.data.labels.device)
-        return torch.cat([self.model.scores(self.data.images(part, None)) for part in indices.split(CHUNK_ROWS)])
+    def scores(self, part: range | None = None) -> Tensor:
+        """Scores of the training images (or a part of them) by the run's readout: the head, or goodness. [n, C]"""
+        part = part or range(len(self.data))
+        indices = torch.arange(part.start, part.stop, device=self.data.labels.device)
+        return torch.cat([self.model.scores(self.data.images(each, None)) for each in indices.split(CHUNK_ROWS)])
 
     def neutral_features(self, indices_B: Tensor, augmentation_n: Tensor | None) -> Tensor:
         """What the readout's head learns from, by chunks of any size. [B, ΣN]"""

@@ -14,12 +14,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from layerline.events import EpochDone, Event
+from layerline.events import EpochDone, Event, RowBegins, RowDone
 from layerline.runtime.needs import Needs, readers
 from layerline.runtime.node import Node
 from layerline.runtime.slots import Slots
@@ -28,27 +28,12 @@ from layerline.schedules.plan import Action, Carries, Plan
 Result = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class RowBegins:
-    """A node begins a row."""
-
-    row: int
-
-
-@dataclass(frozen=True)
-class RowDone:
-    """A node has done a row; times in seconds since the epoch, waiting left out."""
-
-    row: int
-    begin: float
-    end: float
-
-
 class Worker:
     """The rows of `nodes` (this process's logical nodes by number), their results in `slots`.
 
-    `receive(row, what, node)` waits for a result made in another process; `publish(row, result)` is told of every
-    result that other nodes need, after it is durable, and returns it as its readers get it.
+    `send_moments`: Adam's moments travel with a block; else every node keeps its own. `receive(row, what, node)`
+    waits for a result made in another process; `send(row, result)` is handed every result, after it is durable.
+    `sitting`: how often the run was started before.
     """
 
     def __init__(
@@ -58,11 +43,12 @@ class Worker:
         slots: Slots,
         *,
         send_moments: bool = True,
+        sitting: int = 0,
         receive: Callable[[int, Carries, int], Result] | None = None,
         send: Callable[[int, Result], None] | None = None,
     ) -> None:
         self.plan, self.nodes, self.slots = plan, nodes, slots
-        self.send_moments = send_moments
+        self.send_moments, self.sitting = send_moments, sitting
         self._receive, self._send = receive, send
         self._results: dict[int, Result] = {}
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
@@ -87,12 +73,12 @@ class Worker:
                 todo.add(row)
         return sorted(todo)
 
-    def work(self) -> Iterator[Event | RowBegins | RowDone]:
+    def work(self) -> Iterator[Event]:
         """Do it. Yields after every minibatch, and before and after every row."""
         self._restore_moments()
         for row in self.todo:
             inputs = [(source, carries, self._fetch(row, source, carries)) for source, carries in self.plan.inputs(row)]
-            yield RowBegins(row)
+            yield RowBegins(row, int(self.plan.node[row]))
             begin = time.time()
             rows: list[dict[str, object]] = []
             for event in self._carry_out(row, inputs):
@@ -100,7 +86,7 @@ class Worker:
                     rows += [asdict(each) for each in event.rows]
                 yield event
             self._finish(row, begin, rows)
-            yield RowDone(row, begin, time.time())
+            yield RowDone(row, int(self.plan.node[row]), begin, time.time())
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
@@ -128,7 +114,7 @@ class Worker:
         needed = {(int(plan.node[r]), int(plan.stage[r])) for r in self.todo if plan.action[r] == Action.TRAIN}
         for (node, stage), row in last.items():
             if (node, stage) in needed:
-                self._load(self.nodes[node], stage, [self.slots.load(row)], moments=True)
+                self.nodes[node].load_block(stage, [self.slots.load(row)], moments=True)
                 self._holds[node, stage] = self._whole[node, stage] = row
 
     def _take(self, node_number: int, inputs: list[tuple[int, Carries, Result | None]]) -> Tensor | None:
@@ -150,25 +136,12 @@ class Worker:
             if found:
                 assert len(found) == len(versions)
                 moments = carries == Carries.STATE and self.send_moments
-                self._load(node, stage, found, moments)
+                node.load_block(stage, found, moments)
                 self._holds[node_number, stage] = versions[0][0] if len(versions) == 1 else -1
                 self._whole.pop((node_number, stage), None)
         if labels:
             node.negatives_n.copy_(torch.cat(labels))
         return outputs
-
-    @torch.no_grad()
-    def _load(self, node: Node, stage: int, versions: list[Result], moments: bool) -> None:
-        """A block into the node's model: one version, or the mean of several, in their order."""
-        own = node.learner_tensors(stage)
-        for name, tensor in own.items():
-            if name.startswith("adam.") and not moments:
-                continue
-            total = versions[0][name].to(tensor.device)
-            for version in versions[1:]:
-                total = total + version[name].to(tensor.device)
-            tensor.copy_(total / len(versions) if len(versions) > 1 else total)
-        node.refresh(stage)
 
     # Rows ----------------------------------------------------------------------------------------------------------
 
@@ -192,7 +165,8 @@ class Worker:
             case Action.FORWARD:
                 self._results[row] = {"outputs": node.forward(stage, chapter, outputs)}
             case Action.NEGATIVES:
-                self._results[row] = {"labels": node.negatives(chapter + 1, node.scores())}
+                part = plan.part(row, len(node.data))
+                self._results[row] = {"labels": node.negatives(chapter + 1, node.scores(part), part)}
 
     def _finish(self, row: int, begin: float, rows: list[dict[str, object]]) -> None:
         """Make a result durable, hand it out, and forget what nobody needs any more."""
@@ -201,8 +175,8 @@ class Worker:
         if durable:
             self.slots.save(row, result)
             self.done.add(row)
-        facts = {"row": row, "durable": durable, "begin": begin, "end": time.time(), "metrics": rows}
-        self.slots.tell(int(plan.node[row]), facts)
+        facts = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": time.time()}
+        self.slots.tell(int(plan.node[row]), facts | {"metrics": rows})
         if durable:
             self._delete_old()
         if self._send:

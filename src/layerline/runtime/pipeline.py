@@ -1,0 +1,116 @@
+"""A training over logical nodes: this process's part of a plan, from the finished slots to the finished model.
+
+    plan ─┬─ node 0 ─ rows ─┐
+          ├─ node 1 ─ rows ─┼─ slots/ ─ the last chapter's blocks ─ model, metrics, trace
+          └─ …              ┘
+
+Nodes are part of the plan and decide the bits; processes are not, and don't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layerline.data.dataset import Dataset, Examples
+from layerline.errors import Stopped
+from layerline.events import Listener, Row
+from layerline.run import Run
+from layerline.runtime.chapters import ChapterTrainer
+from layerline.runtime.model import Model, build_model
+from layerline.runtime.needs import last_slots
+from layerline.runtime.node import Node
+from layerline.runtime.slots import Slots
+from layerline.runtime.stop import Stop
+from layerline.runtime.worker import Worker
+from layerline.schedules.plan import Action, Plan
+
+
+class Pipeline:
+    """Carries out the rows of `nodes` of a plan (None: of all)."""
+
+    def __init__(
+        self, run: Run, plan: Plan, data: Dataset, folder: Path, nodes: Iterable[int] | None = None, sitting: int = 0
+    ) -> None:
+        self.run, self.plan, self.data, self.sitting = run, plan, data, sitting
+        identity = {"run": run.digest(), "data": data.digest(), "plan": plan.digest()}
+        self.slots = Slots(folder / "slots", identity)
+        mine = sorted(nodes) if nodes is not None else range(plan.nodes)
+        self.nodes = {number: make_node(run, plan, data, number) for number in mine}
+
+    def work(self, listener: Listener, stop: Stop, **channels: Any) -> None:
+        """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
+        send_moments = self.run.send_optimizer_state
+        worker = Worker(self.plan, self.nodes, self.slots, send_moments=send_moments, sitting=self.sitting, **channels)
+        for event in worker.work():
+            listener(event)
+            if stop.exit_status is not None:
+                raise self._stopped(len(worker.done), stop.exit_status)
+
+    def model(self) -> Model:
+        """The finished model: the blocks of the last chapter, the mean of the shards' where there are several."""
+        node, last = next(iter(self.nodes.values())), last_slots(self.plan)
+        for stage in range(self.plan.stages):
+            versions = [self.slots.load(row) for row in last if self.plan.stage[row] == stage]
+            node.load_block(stage, versions, moments=False)
+        return node.model
+
+    def _stopped(self, done: int, exit_status: int) -> Stopped:
+        total = int((self.plan.action != Action.FORWARD).sum())
+        return Stopped(
+            f"training was stopped after {done:,} of {total:,} slots, which are saved",
+            exit_status=exit_status,
+            hint=f"go on with: layerline resume {self.slots.folder.parent}",
+        )
+
+
+def make_node(run: Run, plan: Plan, data: Dataset, number: int) -> Node:
+    """A logical node: a model from the run's seed, and the part of the data that it trains on."""
+    model = build_model(run, data).to(run.device)
+    mine = plan.shard[(plan.node == number) & (plan.action == Action.TRAIN)]
+    if plan.shards > 1 and len(mine):
+        parts = run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
+        part = torch.from_numpy(parts[int(mine[0])])
+        data = replace(data, train=Examples(data.train.inputs[part], data.train.labels[part]))
+    return ChapterTrainer(model, data)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the nodes of a plan noted, over all sittings of a run."""
+
+    facts: dict[int, list[dict[str, Any]]]
+    """What each node did: row, sitting, begin, end (seconds since 1970), metrics."""
+
+    @staticmethod
+    def of(slots: Slots, nodes: int) -> Measured:
+        """As it stands in the folder."""
+        return Measured({node: slots.told(node) for node in range(nodes)})
+
+    @property
+    def sittings(self) -> int:
+        """How often the run was started."""
+        return 1 + max((each["sitting"] for facts in self.facts.values() for each in facts), default=-1)
+
+    @property
+    def seconds(self) -> float:
+        """From the first row's begin to the last one's end, without the time between two sittings."""
+        total = 0.0
+        for sitting in range(self.sittings):
+            facts = [each for every in self.facts.values() for each in every if each["sitting"] == sitting]
+            total += max((f["end"] for f in facts), default=0.0) - min((f["begin"] for f in facts), default=0.0)
+        return total
+
+    @property
+    def busy(self) -> list[float]:
+        """Seconds each node worked."""
+        return [sum(each["end"] - each["begin"] for each in facts) for facts in self.facts.values()]
+
+    def rows(self) -> list[Row]:
+        """The numbers of every epoch and block, as in `metrics.csv`. A slot that was done twice counts once."""
+        latest = {each["row"]: each["metrics"] for facts in self.facts.values() for each in facts}
+        return [Row(**numbers) for row in sorted(latest) for numbers in latest[row]]
