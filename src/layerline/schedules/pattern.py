@@ -3,6 +3,12 @@
 Problem: a schedule should be a few lines, and a million slots may not be made one by one. Solution: a schedule writes
 the steps of one chapter, whose inputs are steps of the same chapter or of one some chapters ago; `repeat` lays the
 pattern out for every chapter at once. Inputs from before the first chapter vanish.
+
+A step may lag: in repetition r it works on chapter r − lag. So a pipeline is laid out slot by slot, as it happens:
+
+    repetition   0       1       2       3
+    lag 0        ch. 0   ch. 1   ch. 2
+    lag 1                ch. 0   ch. 1   ch. 2
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layerline.schedules.plan import Action, Carries, Column, Plan
+from layerline.schedules.work import Work
 
 
 @dataclass(frozen=True)
@@ -26,51 +33,65 @@ class Input:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of every chapter. `node`: one number, or per chapter."""
+    """A row of every chapter. `node`, `shard`: one number, or per chapter."""
 
     action: Action
     stage: int
     node: int | Column
     inputs: list[Input] = field(default_factory=list)
-    shard: int = 0
+    shard: int | Column = 0
+    lag: int = 0
 
 
 def repeat(
-    pattern: Sequence[Step], *, schedule: str, blocks: int, head: bool, chapters: int, nodes: int, shards: int = 1
+    pattern: Sequence[Step], *, schedule: str, work: Work, shards: int = 1, shares: tuple[float, ...] = (1.0,)
 ) -> Plan:
-    """The plan of `chapters` repetitions, chapter by chapter. Negatives that nobody uses are left out."""
-    size, every = len(pattern), np.arange(chapters, dtype=np.int32)
-    action = np.tile(np.array([step.action for step in pattern], np.uint8), chapters)
-    stage = np.tile(np.array([step.stage for step in pattern], np.int32), chapters)
-    node = np.stack([np.broadcast_to(np.int32(step.node), chapters) for step in pattern], 1).ravel()
-    shard = np.tile(np.array([step.shard for step in pattern], np.int32), chapters)
+    """The plan of all chapters, repetition by repetition. Negatives that nobody uses are left out."""
+    size, chapters = len(pattern), work.chapters
+    lag = np.array([step.lag for step in pattern], np.int32)
+    every = np.arange(chapters + lag.max(), dtype=np.int32)
+    chapter = every[:, None] - lag
+    inside = (chapter >= 0) & (chapter < chapters)
+    within = chapter.clip(0, chapters - 1)
 
     edges = [(at, edge) for at, step in enumerate(pattern) for edge in step.inputs]
-    then = np.stack([every - edge.ago for _, edge in edges], 1) if edges else np.zeros((chapters, 0), np.int32)
-    begun = then >= 0
-    target = (every[:, None] * size + np.array([at for at, _ in edges], np.int32))[begun]
-    source = (then * size + np.array([edge.step for _, edge in edges], np.int32))[begun]
+    at, step = (np.array(numbers, np.int32) for numbers in ([at for at, _ in edges], [e.step for _, e in edges]))
+    then = chapter[:, at] - _per_chapter([edge.ago for _, edge in edges], within[:, at])
+    begun = inside[:, at] & (then >= 0)
+    target = (every[:, None] * np.int32(size) + at)[begun]
+    source = ((then + lag[step]) * np.int32(size) + step)[begun]
     carries = np.broadcast_to(np.array([edge.carries for _, edge in edges], np.uint8), then.shape)[begun]
 
-    kept = action != Action.NEGATIVES
+    action = np.broadcast_to(np.array([each.action for each in pattern], np.uint8), inside.shape)
+    kept = (inside & (action != Action.NEGATIVES)).ravel()
     kept[source] = True
     used = kept[target]
     row = np.cumsum(kept, dtype=np.int32) - 1  # a row's number when the unused ones are gone
     first = np.zeros(np.count_nonzero(kept) + 1, np.int64)
     np.cumsum(np.bincount(row[target[used]], minlength=len(first) - 1), out=first[1:])
+    stage = np.broadcast_to(np.array([each.stage for each in pattern], np.int32), inside.shape)
     return Plan(
         schedule=schedule,
-        blocks=blocks,
-        head=head,
+        blocks=work.blocks,
+        head=work.head,
         chapters=chapters,
-        nodes=nodes,
+        nodes=work.nodes,
         shards=shards,
-        action=action[kept],
-        stage=stage[kept],
-        chapter=np.repeat(every, size)[kept],
-        node=node[kept],
-        shard=shard[kept],
+        shares=shares,
+        action=action.ravel()[kept],
+        stage=stage.ravel()[kept],
+        chapter=chapter.ravel()[kept],
+        node=_per_chapter([each.node for each in pattern], within).ravel()[kept],
+        shard=_per_chapter([each.shard for each in pattern], within).ravel()[kept],
         first=first,
         source=row[source[used]],
         carries=carries[used],
     )
+
+
+def _per_chapter(values: list[int | Column], chapter: Column) -> Column:
+    """A number for every entry of `chapter`; column i has the values of `values[i]`."""
+    result = np.empty(chapter.shape, np.int32)
+    for index, value in enumerate(values):
+        result[:, index] = value if isinstance(value, int) else value[chapter[:, index]]
+    return result

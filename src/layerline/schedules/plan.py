@@ -16,12 +16,13 @@ A **slot** is a `train` row: one block for one chapter. Stages 0 … L−1 are t
 head, where there is one. An edge between nodes is a message. A missing edge means the beginning: a `train` row without
 `state` starts from the run's seed, a first stage without `labels` uses the negatives drawn at the start.
 
-Several `state` or `weights` edges of one row and stage are averaged, in their order; several `labels` edges are the
-parts of one set of labels.
+Several `state` edges of one row are averaged, in their order; several `labels` edges are the parts of one set of
+labels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -39,7 +40,8 @@ class Action(IntEnum):
     FORWARD = 1
     """The whole training set through a block, for the next block to learn from."""
     NEGATIVES = 2
-    """Wrong labels for all images from the network's scores."""
+    """Wrong labels from the network's scores, for all images or a part of them. Its `stage` is 0, whose input they
+    change."""
 
 
 class Carries(IntEnum):
@@ -67,13 +69,15 @@ class Plan:
     nodes: int
     shards: int
     """Parts of the training set that are trained on separately; 1: every node uses all of it."""
+    shares: tuple[float, ...]
+    """How making a shard's labels is divided into parts, in fractions that add up to 1; (1.0,): it is not."""
 
     action: NDArray[np.uint8]
     stage: Column
     chapter: Column
     node: Column
     shard: Column
-    """Which part of the training set a row works on."""
+    """Which part of the training set a row works on. A `negatives` row of shard d and part p has d · parts + p."""
 
     first: NDArray[np.int64]
     source: Column
@@ -93,6 +97,19 @@ class Plan:
         return int(np.count_nonzero(self.action == Action.TRAIN))
 
     @property
+    def parts(self) -> int:
+        """Rows that share making one set of labels."""
+        return len(self.shares)
+
+    def part(self, row: int, count: int) -> range:
+        """Which of the `count` images of its shard a `negatives` row makes labels for; any other row: all of them."""
+        if self.action[row] != Action.NEGATIVES:
+            return range(count)
+        part = int(self.shard[row]) % self.parts
+        begin, end = (round(count * math.fsum(self.shares[:upto])) for upto in (part, part + 1))
+        return range(begin, count if part + 1 == self.parts else end)
+
+    @property
     def target(self) -> Column:
         """The row each edge leads to."""
         return np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.first))
@@ -101,6 +118,13 @@ class Plan:
         """A row's edges: (source row, what it carries)."""
         edges = slice(self.first[row], self.first[row + 1])
         return [(int(s), Carries(c)) for s, c in zip(self.source[edges], self.carries[edges], strict=True)]
+
+    def name(self, row: int) -> str:
+        """A row in words, for messages: `row 7 (train block 2, chapter 3, node 1)`, all counted from 1 but the row."""
+        action, stage = Action(self.action[row]), int(self.stage[row])
+        what = "" if action == Action.NEGATIVES else " head" if stage == self.blocks else f" block {stage + 1}"
+        where = f"chapter {self.chapter[row] + 1}, node {self.node[row] + 1}"
+        return f"row {row} ({action.name.lower()}{what}, {where})"
 
     def rows_of(self, nodes: set[int]) -> list[int]:
         """The rows of some nodes, in the order they are carried out."""

@@ -1,0 +1,111 @@
+"""From a plan to what every node does, sends and receives included.
+
+Problem: a graph says which inputs a row needs, not when they are sent; and nodes that send and receive in unlucky
+orders over queues of bounded length wait for each other for ever. Solution:
+
+1. An edge between nodes is a message (source row, what it carries, receiving node), sent once however many rows use it,
+   as soon as its source is done.
+2. A link delivers in the order of sending. So a message is received *before* the first row that needs it, or needs a
+   later message of the same link.
+3. What one row sends to several nodes goes out in the order in which it will be received.
+
+    node 1   train 1.1   send (1.1 → 2)   train 1.2   send (1.2 → 2) …
+    node 2   receive (1.1 ← 1)   forward 1.1   train 2.1 …
+
+Why nothing can wait for ever, even if a sender waits until its message is taken: take the first row, in the plan's
+order, that is not carried out. All rows before it are, so what its node waits for has been computed, and the node that
+computed it is either about to send it, or sends to somebody who takes it before that row (3), which has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerline.schedules.plan import Carries, Column, Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Messages:
+    """All messages of a plan as columns, in the order of sending: by source row, then by when they are received."""
+
+    source: Column
+    """The row whose result it is."""
+    carries: NDArray[np.uint8]
+    sender: Column
+    receiver: Column
+    before: Column
+    """The receiver's row before which it is received."""
+    needed: Column
+    """The receiver's first row that uses it."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def messages(plan: Plan) -> Messages:
+    """What travels between nodes."""
+    target = plan.target
+    crossing = np.flatnonzero(plan.node[plan.source] != plan.node[target])
+    source, target, carries = plan.source[crossing], target[crossing], plan.carries[crossing]
+    key = (source.astype(np.int64) * len(Carries) + carries) * plan.nodes + plan.node[target]
+    _, first = np.unique(key, return_index=True)  # 1: targets ascend, so the first edge has the first row in need
+    source, needed, carries = source[first], target[first], carries[first]
+    sender, receiver = plan.node[source], plan.node[needed]
+    before = _received(plan, source, sender, receiver, needed)
+    order = np.lexsort((before, source))  # 3
+    return Messages(*(column[order] for column in (source, carries, sender, receiver, before, needed)))
+
+
+def _received(plan: Plan, source: Column, sender: Column, receiver: Column, needed: Column) -> Column:
+    """2: per link, the least of the rows in need of a message or of one that is sent after it."""
+    if not len(source):
+        return needed
+    link = sender.astype(np.int64) * plan.nodes + receiver
+    order = np.lexsort((needed, source, link))
+    # Links are set so far apart that the running minimum, from the end, starts anew at each.
+    rank = np.cumsum(np.diff(link[order], prepend=link[order[0]]) != 0) * np.int64(len(plan))
+    least = np.minimum.accumulate((needed[order] + rank)[::-1])[::-1] - rank
+    before = np.empty_like(needed)
+    before[order] = least
+    return before
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Carry out a row."""
+
+    row: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """Hand a message to its link."""
+
+    message: int
+
+
+@dataclass(frozen=True)
+class Receive:
+    """Take the next message of its link; it is this one."""
+
+    message: int
+
+
+def program(plan: Plan, sent: Messages, node: int) -> Iterator[Compute | Send | Receive]:
+    """What a node does, in order. Messages are numbers of rows of `sent`."""
+    outgoing = np.flatnonzero(sent.sender == node)
+    incoming = np.flatnonzero(sent.receiver == node)
+    incoming = incoming[np.lexsort((incoming, sent.before[incoming]))]
+    rows = np.flatnonzero(plan.node == node)
+    leave = np.searchsorted(sent.source[outgoing], rows, side="right")
+    arrive = np.searchsorted(sent.before[incoming], rows, side="right")
+    gone = come = 0
+    for row, out, into in zip(rows.tolist(), leave.tolist(), arrive.tolist(), strict=True):
+        yield from (Receive(int(m)) for m in incoming[come:into])
+        yield Compute(row)
+        yield from (Send(int(m)) for m in outgoing[gone:out])
+        gone, come = out, into
