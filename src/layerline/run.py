@@ -22,13 +22,17 @@ from pydantic import Field, ValidationError, model_validator
 from layerline.blocks.encoder import Standardise
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
+from layerline.data.shards import Iid, Shards
 from layerline.errors import UsageError, did_you_mean
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
-from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout
+from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
+from layerline.schedules.schedule import Schedule
+from layerline.schedules.sequential import Sequential
+from layerline.schedules.work import Work
 from layerline.settings import Settings
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
@@ -72,6 +76,16 @@ class Run(Settings):
     """How the trained network predicts."""
     order: Literal["simultaneous", "chapters"] = "simultaneous"
     """All blocks on every minibatch (Hinton), or each block a chapter's epochs before the next block (PFF)."""
+    schedule: Schedule = Sequential()
+    """Which node trains what, when (chapters only); PFF: sequential, single-layer, all-layers, federated."""
+    nodes: int = Field(default=1, ge=1)
+    """Logical nodes of the schedule; they decide the result, the processes that carry them out don't. PFF: 4 or 5."""
+    speeds: tuple[float, ...] = ()
+    """How fast each node is beside the others, for dealing out the work; left out: all the same."""
+    send_optimizer_state: bool = True
+    """Adam's moments travel with a block; PFF: no, every node keeps its own, which are N chapters old."""
+    shards: Shards = Iid()
+    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the data for every block; the paper's E = 100."""
     chapters: int | None = Field(default=None, ge=1)
@@ -116,6 +130,24 @@ class Run(Settings):
     def writes_labels(self) -> bool:
         """True where the input carries a label."""
         return isinstance(self.objective, ForwardForward) and isinstance(self.negatives, LabelNegatives)
+
+    @property
+    def is_planned(self) -> bool:
+        """True where a schedule over logical nodes carries it out."""
+        return self.nodes > 1 or not isinstance(self.schedule, Sequential)
+
+    def work(self, blocks: int, **costs: Any) -> Work:
+        """What a schedule has to know of it, for a network of `blocks` blocks."""
+        judged = self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
+        return Work(
+            blocks=blocks,
+            chapters=self.chapter_count,
+            nodes=self.nodes,
+            head=isinstance(self.readout, Softmax),
+            judged=judged,
+            speeds=self.speeds,
+            **costs,
+        )
 
     @property
     def has_judge(self) -> bool:

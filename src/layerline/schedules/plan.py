@@ -22,6 +22,7 @@ labels.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from enum import IntEnum
@@ -118,6 +119,15 @@ class Plan:
         """A row's edges: (source row, what it carries)."""
         edges = slice(self.first[row], self.first[row + 1])
         return [(int(s), Carries(c)) for s, c in zip(self.source[edges], self.carries[edges], strict=True)]
+
+    def digest(self) -> str:
+        """SHA-256 over everything in the plan: nodes that carry it out together must have the same."""
+        facts = (self.schedule, self.blocks, self.head, self.chapters, self.nodes, self.shards, self.shares)
+        sha = hashlib.sha256(repr(facts).encode())
+        for column in (self.action, self.stage, self.chapter, self.node, self.shard, self.first, self.source):
+            sha.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
+        sha.update(self.carries.tobytes())
+        return sha.hexdigest()
 
     def name(self, row: int) -> str:
         """A row in words, for messages: `row 7 (train block 2, chapter 3, node 1)`, all counted from 1 but the row."""

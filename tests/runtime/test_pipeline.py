@@ -1,0 +1,180 @@
+"""Plans in one process: the same bits as without a plan, where theory says so, and after any interruption."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerline.errors import CheckpointError, Stopped
+from layerline.events import EpochDone, Event, Minibatch, RowDone
+from layerline.run import Run
+from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.saved import weights_sha256
+from layerline.runtime.stop import Stop
+from layerline.schedules.plan import Action, Plan
+from small_runs import LOCAL, UNSUPERVISED, small_data, small_run, train_through
+
+DATA = small_data()
+BLOCKS = 3
+SEQUENTIAL: dict[str, Any] = {"schedule": {"kind": "sequential"}}
+ALL_LAYERS: dict[str, Any] = {"schedule": {"kind": "all-layers"}}
+SINGLE_LAYER: dict[str, Any] = {"schedule": {"kind": "single-layer"}}
+HANDED_OVER: dict[str, Any] = {"schedule": {"kind": "single-layer", "hand_over": "activations"}}
+SHARED_RANKING: dict[str, Any] = {"schedule": {"kind": "single-layer", "ranking": "shared"}}
+FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "alpha": 1.0}}
+DFF: dict[str, Any] = {"schedule": {"kind": "dff"}}
+
+SOFTMAX: dict[str, Any] = {"readout": {"kind": "softmax"}}
+UNJUDGED: dict[str, dict[str, Any]] = {
+    "random": {},
+    "fixed": {"negatives": {"kind": "fixed"}},
+    "random, softmax": SOFTMAX,
+    "local cross-entropy": LOCAL,
+    "unsupervised": UNSUPERVISED,
+}
+JUDGED: dict[str, dict[str, Any]] = {
+    "adaptive": {"negatives": {"kind": "adaptive"}},
+    "adaptive, softmax": {"negatives": {"kind": "adaptive"}} | SOFTMAX,
+    "sampled": {"negatives": {"kind": "sampled"}},
+}
+
+
+def planned(*tables: dict[str, Any], **settings: Any) -> Run:
+    together = {key: value for table in tables for key, value in table.items()}
+    return small_run(**({"order": "chapters", "epochs": 4, "chapters": 4} | together | settings))
+
+
+def plan_of(run: Run) -> Plan:
+    return run.schedule.plan(run.work(BLOCKS))
+
+
+def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:
+    """Train to the end; each of `stops` ends a sitting after so many minibatches. Each sitting starts from disk."""
+    plan, left = plan_of(run), list(stops or [])
+    while True:
+        pipeline, stop, heard = Pipeline(run, plan, DATA, folder), Stop(), itertools.count(1)
+
+        def hear(event: Event, stop: Stop = stop, heard: Any = heard) -> None:
+            if isinstance(event, Minibatch | EpochDone) and left and next(heard) >= left[0]:
+                stop.exit_status = 75
+
+        try:
+            pipeline.work(hear, stop)
+        except Stopped:
+            left.pop(0)
+        else:
+            return weights_sha256(pipeline.model())
+
+
+@pytest.mark.parametrize("rule", UNJUDGED)
+@pytest.mark.parametrize(
+    ("schedule", "nodes"),
+    [
+        *((SEQUENTIAL, 1), (ALL_LAYERS, 1), (ALL_LAYERS, 2), (ALL_LAYERS, 3)),
+        *((SINGLE_LAYER, 2), (SINGLE_LAYER, 3), (HANDED_OVER, 3), (DFF, 3)),
+    ],
+)
+def test_the_same_computation_as_on_one_node(schedule: dict[str, Any], nodes: int, rule: str, tmp_path: Path) -> None:
+    """Moments travel, nobody's scores are needed: who trains what makes no difference."""
+    run = planned(UNJUDGED[rule], schedule, nodes=nodes)
+    assert carry_out(run, tmp_path) == train_through(planned(UNJUDGED[rule]), DATA, []).sha256
+
+
+@pytest.mark.parametrize("rule", JUDGED)
+def test_judged_negatives_on_one_node(rule: str, tmp_path: Path) -> None:
+    for number, schedule in enumerate((SEQUENTIAL, ALL_LAYERS, SINGLE_LAYER)):
+        run = planned(JUDGED[rule], schedule, nodes=1)
+        assert carry_out(run, tmp_path / str(number)) == train_through(planned(JUDGED[rule]), DATA, []).sha256
+
+
+WHERE_THEY_DIFFER = {
+    "older negatives": (planned(JUDGED["adaptive"], ALL_LAYERS, nodes=2), planned(JUDGED["adaptive"])),
+    "later blocks, older negatives": (planned(JUDGED["sampled"], SINGLE_LAYER, nodes=3), planned(JUDGED["sampled"])),
+    "moments that stay": (planned(ALL_LAYERS, nodes=2, send_optimizer_state=False), planned()),
+    "private data": (planned(FEDERATED, nodes=2), planned()),
+    "averaged shards": (planned(ALL_LAYERS, nodes=6), planned()),
+}
+
+
+@pytest.mark.parametrize("why", WHERE_THEY_DIFFER)
+def test_where_theory_says_they_differ(why: str, tmp_path: Path) -> None:
+    ours, theirs = WHERE_THEY_DIFFER[why]
+    assert carry_out(ours, tmp_path) != train_through(theirs, DATA, []).sha256
+
+
+RUNS = {
+    f"{name} {rule}": planned(rules[rule], schedule, nodes=nodes)
+    for rules in (UNJUDGED, JUDGED)
+    for rule in rules
+    for name, schedule, nodes in [
+        ("all-layers", ALL_LAYERS, 3),
+        ("single-layer", SINGLE_LAYER, 3),
+        ("ranking shared", SHARED_RANKING, 3),
+        ("handed over", HANDED_OVER, 2),
+        ("federated", FEDERATED, 3),
+    ]
+} | {
+    "grid": planned(SINGLE_LAYER, nodes=6),
+    "moments stay": planned(ALL_LAYERS, nodes=2, send_optimizer_state=False),
+    "averaged": planned({"schedule": {"kind": "federated", "average": True}}, nodes=2),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+@settings(max_examples=3, deadline=None)
+@given(stops=st.lists(st.integers(1, 20), max_size=4))
+def test_stopping_anywhere(name: str, stops: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """At most the slot in flight is computed again, and the bits are those of an undisturbed run."""
+    run = RUNS[name]
+    undisturbed = carry_out(run, tmp_path_factory.mktemp("undisturbed"))
+    folder = tmp_path_factory.mktemp("stopped")
+    assert carry_out(run, folder, stops) == undisturbed
+    slots = [int(path.stem) for path in (folder / "slots").glob("*.safetensors")]
+    plan = plan_of(run)
+    assert len(slots) <= 3 * plan.stages * max(plan.shards, plan.nodes), "old slots are deleted"
+    trained = [each["row"] for facts in told(run, folder).facts.values() for each in facts if each["durable"]]
+    assert len(trained) == len(set(trained)) == int((plan.action != Action.FORWARD).sum()), "none is done twice"
+
+
+def told(run: Run, folder: Path) -> Measured:
+    plan = plan_of(run)
+    return Measured.of(Pipeline(run, plan, DATA, folder).slots, plan.nodes)
+
+
+def test_metrics_come_in_the_plans_order(tmp_path: Path) -> None:
+    run = planned(ALL_LAYERS, nodes=2)
+    carry_out(run, tmp_path, [3, 4])
+    rows = told(run, tmp_path).rows()
+    assert [(row.epoch, row.block) for row in rows] == [(epoch, str(b)) for epoch in (1, 2, 3, 4) for b in (1, 2, 3)]
+    sequential = train_through(planned(), DATA, []).rows
+    assert rows == sequential
+    assert told(run, tmp_path).sittings == 1, "the sitting is told by whoever starts the run"
+
+
+def test_another_runs_slots_are_refused(tmp_path: Path) -> None:
+    carry_out(planned(ALL_LAYERS, nodes=2), tmp_path, [])
+    with pytest.raises(CheckpointError, match="of another run"):
+        carry_out(planned(ALL_LAYERS, nodes=3), tmp_path, [])
+
+
+def test_a_damaged_slot_is_refused(tmp_path: Path) -> None:
+    run = planned(ALL_LAYERS, nodes=2)
+    pipeline, stop = Pipeline(run, plan_of(run), DATA, tmp_path), Stop()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, RowDone) and event.row == 9:
+            stop.exit_status = 75
+
+    with pytest.raises(Stopped, match="of 12 slots, which are saved"):
+        pipeline.work(hear, stop)
+    for path in (tmp_path / "slots").glob("*.safetensors"):
+        damaged = bytearray(path.read_bytes())
+        damaged[-3] ^= 1
+        path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged"):
+        carry_out(run, tmp_path, [])
