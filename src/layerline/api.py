@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,24 @@ from typing import Any
 import torch
 from torch import nn
 
-import layerline
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
 from layerline.data.catalog import dataset_names, load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
+from layerline.planned import PlanJob, plan_job
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
+from layerline.results import readouts_of, values_of
 from layerline.run import Run
-from layerline.runtime.checkpoint import Checkpoints, Progress
-from layerline.runtime.execute import Execution, accuracy, make_trainer
+from layerline.runtime.checkpoint import Checkpoints
+from layerline.runtime.execute import Execution, make_trainer
 from layerline.runtime.model import Model, build_model
-from layerline.runtime.saved import load_model, save_model, weights_sha256
+from layerline.runtime.saved import load_model, save_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.threads import compute_threads
 from layerline.runtime.trainer import Trainer
 
 
@@ -76,8 +76,8 @@ def train(
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     job = _prepare(_resolve(run, data, network is not None), data, network, data_dir)
-    folder = RunFolder.create(job.trainer.run, Path(out_dir)) if out_dir is not None else None
-    return job.carry_out(folder, listener, stop or Stop(), tensorboard)
+    folder = RunFolder.create(job.run, Path(out_dir)) if out_dir is not None else None
+    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 
 def resume(
@@ -93,7 +93,7 @@ def resume(
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
     folder = RunFolder.open(Path(run_dir))
     job = _prepare(folder.run(), data, network, data_dir)
-    return job.carry_out(folder, listener, stop or Stop(), tensorboard)
+    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
@@ -117,8 +117,8 @@ def evaluate(
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):
         raise UsageError(f"{data.name} has {data.num_classes} classes, the model {len(model.classes)}")
-    with _threads(model.run):
-        readouts = _readouts(model, data)
+    with compute_threads(model.run):
+        readouts = readouts_of(model, data)
     return {
         "dataset": data.name,
         "examples": len(data.test),
@@ -134,24 +134,31 @@ class _Job:
     trainer: Trainer
     data: Dataset
 
-    def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Result:
+    @property
+    def run(self) -> Run:
+        """What is trained."""
+        return self.trainer.run
+
+    def carry_out(
+        self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool
+    ) -> tuple[Model, dict[str, Any], list[Row]]:
         """Train from the folder's last checkpoint, if there is one, to the end; leave everything in the folder."""
         trainer, data = self.trainer, self.data
         run, model = trainer.run, trainer.model
         checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with _threads(run), hears as heard:
+        with compute_threads(run), hears as heard:
             execution = Execution(trainer, data, checkpoints, heard, stop)
             execution.restore()
             where = str(folder.path) if folder else ""
             rows = list(execution.progress.rows)
             heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
             progress = execution.run()
-            values = _values(run, model, data, progress, folder)
+            values = values_of(model, data, progress, folder)
         if folder:
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
-        return Result(model, values, progress.rows)
+        return model, values, progress.rows
 
 
 def _prepare(
@@ -159,26 +166,17 @@ def _prepare(
     data: Dataset | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
-) -> _Job:
+) -> _Job | PlanJob:
     data = data or load_dataset(run.dataset, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
     device = _device(run)
     if network is not None and not isinstance(run.network, Own):
         raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
-    with _threads(run):
+    with compute_threads(run):
+        if run.is_planned:
+            return plan_job(run, data, _blocks(network))
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
-
-
-@contextmanager
-def _threads(run: Run) -> Iterator[None]:
-    """The run's compute threads; afterwards the caller's again."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.threads or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
@@ -190,7 +188,7 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
         chapters=run.chapter_count,
-        threads=run.threads or usable_cores(),
+        threads=run.threads or max(1, usable_cores() // run.nodes),
         device=_device(run).type,
     )
 
@@ -213,42 +211,3 @@ def _blocks(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Modu
             hint="give an nn.Sequential, or a list with a module for every block",
         )
     return blocks
-
-
-def _readouts(model: Model, data: Dataset) -> dict[str, float]:
-    assert data.test is not None
-    return {r.kind: accuracy(model, data.test, r) for r in model.available_readouts()}  # type: ignore[attr-defined]
-
-
-def _values(run: Run, model: Model, data: Dataset, progress: Progress, folder: RunFolder | None) -> dict[str, Any]:
-    """The content of result.json."""
-    readouts = _readouts(model, data) if data.test else {}
-    chosen = next(iter(readouts.values()), None)
-    return {
-        "preset": run.preset,
-        "dataset": data.name,
-        "test_accuracy": None if run.validation else chosen,
-        "validation_accuracy": chosen if run.validation else None,
-        "readout": run.readout.kind,
-        "readouts": readouts,
-        "train_seconds": round(progress.train_seconds, 3),
-        "epochs": run.epochs,
-        "chapters": run.chapter_count,
-        "nodes": 1,
-        "threads": run.threads,
-        "device": run.device,
-        "seed": run.seed,
-        "precision": run.precision,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "weights_sha256": weights_sha256(model),
-        "curve": [
-            {"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve
-        ],
-        "run_dir": str(folder.path) if folder else None,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {
-            "layerline": layerline.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }

@@ -13,6 +13,7 @@ from layerline.data.dataset import Dataset, Examples
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
 from layerline.readouts.readouts import BaseReadout
+from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.model import Model
@@ -31,6 +32,17 @@ def accuracy(model: Model, examples: Examples, readout: BaseReadout | None = Non
     """Fraction of examples the model gets right."""
     predicted = model.scores(examples.inputs, readout).argmax(1).cpu()
     return (predicted == examples.labels).double().mean().item()
+
+
+def refuse_divergence(rows: list[Row], run: Run) -> None:
+    """LayerlineError when a loss is no number any more."""
+    lost = next((row for row in rows if not math.isfinite(row.loss)), None)
+    if lost:
+        what = lost.block if lost.block == "head" else f"block {lost.block}"
+        raise LayerlineError(
+            f"training diverged: the loss of {what} is {lost.loss} in epoch {lost.epoch}",
+            hint=f"choose a smaller learning rate than {run.optimizer.lr:g}: --lr",
+        )
 
 
 class Execution:
@@ -65,7 +77,7 @@ class Execution:
                 self.progress.rows += event.rows
             self.listener(event)
             if isinstance(event, EpochDone):
-                self._refuse_divergence(event.rows)
+                refuse_divergence(event.rows, self.trainer.run)
                 self._look(event.epoch)
             if self.stop.exit_status is not None:
                 self._save()
@@ -86,15 +98,6 @@ class Execution:
             if event is None:
                 return
             yield event
-
-    def _refuse_divergence(self, rows: list[Row]) -> None:
-        lost = next((row for row in rows if not math.isfinite(row.loss)), None)
-        if lost:
-            what = lost.block if lost.block == "head" else f"block {lost.block}"
-            raise LayerlineError(
-                f"training diverged: the loss of {what} is {lost.loss} in epoch {lost.epoch}",
-                hint=f"choose a smaller learning rate than {self.trainer.run.optimizer.lr:g}: --lr",
-            )
 
     def _look(self, epoch: int) -> None:
         """Measure the accuracy on held-out data, where the run asks for it and all blocks are equally far."""

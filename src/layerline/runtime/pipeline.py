@@ -9,18 +9,22 @@ Nodes are part of the plan and decide the bits; processes are not, and don't.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from layerline.data.dataset import Dataset, Examples
 from layerline.errors import Stopped
-from layerline.events import Listener, Row
+from layerline.events import EpochDone, Listener, Row
 from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
+from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.needs import last_slots
 from layerline.runtime.node import Node
@@ -34,26 +38,46 @@ class Pipeline:
     """Carries out the rows of `nodes` of a plan (None: of all)."""
 
     def __init__(
-        self, run: Run, plan: Plan, data: Dataset, folder: Path, nodes: Iterable[int] | None = None, sitting: int = 0
+        self,
+        run: Run,
+        plan: Plan,
+        data: Dataset,
+        folder: Path,
+        *,
+        nodes: Iterable[int] | None = None,
+        blocks: Sequence[nn.Module] | None = None,
     ) -> None:
-        self.run, self.plan, self.data, self.sitting = run, plan, data, sitting
+        self.run, self.plan, self.data, self.blocks = run, plan, data, blocks
         identity = {"run": run.digest(), "data": data.digest(), "plan": plan.digest()}
         self.slots = Slots(folder / "slots", identity)
         mine = sorted(nodes) if nodes is not None else range(plan.nodes)
-        self.nodes = {number: make_node(run, plan, data, number) for number in mine}
+        self.nodes = {number: make_node(run, plan, data, number, blocks) for number in mine}
 
-    def work(self, listener: Listener, stop: Stop, **channels: Any) -> None:
+    def minibatches(self) -> tuple[int, int]:
+        """Those of this process's slots: in finished ones, and in all."""
+        done = total = 0
+        for number, node in self.nodes.items():
+            slots = set(np.flatnonzero((self.plan.node == number) & (self.plan.action == Action.TRAIN)).tolist())
+            each = node.batches * self.run.epochs_per_chapter
+            done += each * len(slots & self.slots.done(number))
+            total += each * len(slots)
+        return done, total
+
+    def work(self, listener: Listener, stop: Stop, *, sitting: int = 0, **channels: Any) -> None:
         """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
-        send_moments = self.run.send_optimizer_state
-        worker = Worker(self.plan, self.nodes, self.slots, send_moments=send_moments, sitting=self.sitting, **channels)
+        moments = self.run.send_optimizer_state
+        worker = Worker(self.plan, self.nodes, self.slots, send_moments=moments, sitting=sitting, **channels)
         for event in worker.work():
             listener(event)
+            if isinstance(event, EpochDone):
+                refuse_divergence(event.rows, self.run)
             if stop.exit_status is not None:
                 raise self._stopped(len(worker.done), stop.exit_status)
 
     def model(self) -> Model:
         """The finished model: the blocks of the last chapter, the mean of the shards' where there are several."""
-        node, last = next(iter(self.nodes.values())), last_slots(self.plan)
+        last = last_slots(self.plan)
+        node = ChapterTrainer(build_model(self.run, self.data, self.blocks).to(self.run.device), self.data)
         for stage in range(self.plan.stages):
             versions = [self.slots.load(row) for row in last if self.plan.stage[row] == stage]
             node.load_block(stage, versions, moments=False)
@@ -68,9 +92,9 @@ class Pipeline:
         )
 
 
-def make_node(run: Run, plan: Plan, data: Dataset, number: int) -> Node:
-    """A logical node: a model from the run's seed, and the part of the data that it trains on."""
-    model = build_model(run, data).to(run.device)
+def make_node(run: Run, plan: Plan, data: Dataset, number: int, blocks: Sequence[nn.Module] | None = None) -> Node:
+    """A logical node: a model from the run's seed (or a copy of one's own blocks), and its part of the data."""
+    model = build_model(run, data, copy.deepcopy(blocks)).to(run.device)
     mine = plan.shard[(plan.node == number) & (plan.action == Action.TRAIN)]
     if plan.shards > 1 and len(mine):
         parts = run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
@@ -114,3 +138,11 @@ class Measured:
         """The numbers of every epoch and block, as in `metrics.csv`. A slot that was done twice counts once."""
         latest = {each["row"]: each["metrics"] for facts in self.facts.values() for each in facts}
         return [Row(**numbers) for row in sorted(latest) for numbers in latest[row]]
+
+    def values(self, plan: Plan) -> dict[str, Any]:
+        """For `result.json`."""
+        seconds, busy = self.seconds, self.busy
+        return {
+            "utilisation": round(sum(busy) / (plan.nodes * seconds), 4) if seconds else 1.0,
+            "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
+        }

@@ -1,0 +1,85 @@
+"""A run over logical nodes, from its plan to its result; in one process here, in several by `processes`.
+
+What can be wrong with it is found before a folder is made: nodes that the schedule cannot use, too little data.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layerline.blocks.network import Mlp
+from layerline.data.dataset import Dataset
+from layerline.errors import UsageError
+from layerline.events import Listener, Row, Started
+from layerline.reporting.run_folder import RunFolder
+from layerline.results import values_of
+from layerline.run import Run
+from layerline.runtime.checkpoint import Progress
+from layerline.runtime.model import Model
+from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.saved import save_model
+from layerline.runtime.stop import Stop
+from layerline.runtime.threads import compute_threads
+from layerline.schedules.base import named_nodes, unused_nodes
+from layerline.schedules.plan import Plan
+
+
+@dataclass(frozen=True)
+class PlanJob:
+    """A run with its plan and everything else it needs."""
+
+    run: Run
+    plan: Plan
+    data: Dataset
+    blocks: Sequence[nn.Module] | None
+
+    def carry_out(
+        self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool
+    ) -> tuple[Model, dict[str, Any], list[Row]]:
+        """Train from the finished slots in the folder to the end; leave everything in the folder."""
+        hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
+        with compute_threads(self.run), _place(folder) as path, hears as heard:
+            pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
+            before = Measured.of(pipeline.slots, self.plan.nodes)
+            where = str(folder.path) if folder else ""
+            heard(Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows()))
+            pipeline.work(heard, stop, sitting=before.sittings)
+            model, measured = pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes)
+            progress = Progress(measured.seconds, measured.rows())
+            values = values_of(model, self.data, progress, folder, **measured.values(self.plan))
+            if folder:
+                save_model(model, folder.model)
+                folder.write_result(values, progress.rows)
+        return model, values, progress.rows
+
+
+def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:
+    """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
+    count = len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
+    work = run.work(count)
+    plan = run.schedule.plan(work)
+    if idle := unused_nodes(plan):
+        raise UsageError(
+            f"{named_nodes(idle)} would have nothing to do: {run.schedule.why_unused(work)}",
+            hint=f"try --nodes {min(idle)}",
+        )
+    if plan.shards > 1:
+        run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
+    return PlanJob(run, plan, data, blocks)
+
+
+@contextmanager
+def _place(folder: RunFolder | None) -> Iterator[Path]:
+    """Where the slots go: the run's folder, or one that is gone afterwards."""
+    if folder:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory(prefix="layerline-") as path:
+        yield Path(path)

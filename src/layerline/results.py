@@ -1,0 +1,60 @@
+"""What a finished training says: the content of `result.json`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import torch
+
+import layerline
+from layerline.data.dataset import Dataset
+from layerline.reporting.run_folder import RunFolder
+from layerline.runtime.checkpoint import Progress
+from layerline.runtime.execute import accuracy
+from layerline.runtime.model import Model
+from layerline.runtime.saved import weights_sha256
+
+
+def readouts_of(model: Model, data: Dataset) -> dict[str, float]:
+    """Accuracy on the held-out examples of every readout that the model has, the chosen one first."""
+    assert data.test is not None
+    return {r.kind: accuracy(model, data.test, r) for r in model.available_readouts()}  # type: ignore[attr-defined]
+
+
+def values_of(model: Model, data: Dataset, progress: Progress, folder: RunFolder | None, **more: Any) -> dict[str, Any]:
+    """The content of result.json; `more`: what a run over nodes says besides."""
+    run = model.run
+    readouts = readouts_of(model, data) if data.test else {}
+    chosen = next(iter(readouts.values()), None)
+    return {
+        "preset": run.preset,
+        "dataset": data.name,
+        "test_accuracy": None if run.validation else chosen,
+        "validation_accuracy": chosen if run.validation else None,
+        "readout": run.readout.kind,
+        "readouts": readouts,
+        "train_seconds": round(progress.train_seconds, 3),
+        "epochs": run.epochs,
+        "chapters": run.chapter_count,
+        "schedule": run.schedule.kind,
+        "nodes": run.nodes,
+        "threads": run.threads,
+        "device": run.device,
+        "seed": run.seed,
+        "precision": run.precision,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_sha256": weights_sha256(model),
+        **more,
+        "curve": [
+            {"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve
+        ],
+        "run_dir": str(folder.path) if folder else None,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "layerline": layerline.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
