@@ -28,7 +28,10 @@ from layerline.negatives.masks import MaskedHybrid
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
-from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout
+from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
+from layerline.schedules.schedule import Schedule
+from layerline.schedules.sequential import Sequential
+from layerline.schedules.work import Work, check_speeds
 from layerline.settings import Settings
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
@@ -74,6 +77,17 @@ class Run(Settings):
     """Passes over the data for every block; the paper's E = 100."""
     chapters: int | None = Field(default=None, ge=1)
     """Equal parts the epochs are cut into, the paper's splits S = 100; left out: as many as epochs."""
+    schedule: Schedule = Sequential()
+    """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
+    federated."""
+    nodes: int = Field(default=1, ge=1)
+    """Logical workers of the schedule, however many processes carry them out; the paper: 4, and 5 with a softmax
+    readout."""
+    speeds: tuple[float, ...] = ()
+    """How fast each node is beside the others, for dealing out work; left out, as in the paper: all the same."""
+    send_optimizer_state: bool = True
+    """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
+    so each node keeps moments that are as old as its last chapter."""
     batch_size: int = Field(default=256, ge=1)
     """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
     shuffle: Literal["epoch", "once"] = "epoch"
@@ -120,6 +134,22 @@ class Run(Settings):
         """True where a head on the first block picks the negatives."""
         sampled = isinstance(self.negatives, Sampled) and self.negatives.judge == "first-block"
         return sampled and self.writes_labels
+
+    @property
+    def judged(self) -> bool:
+        """True where new negatives come from the network's scores."""
+        return self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
+
+    def work(self, blocks: int) -> Work:
+        """What the schedule plans, for a network of so many blocks; all slots cost the same."""
+        return Work(
+            blocks=blocks,
+            chapters=self.chapter_count,
+            nodes=self.nodes,
+            head=isinstance(self.readout, Softmax),
+            judged=self.judged,
+            speeds=self.speeds,
+        )
 
     def with_own_network(self) -> Run:
         """The same run for modules handed in from Python."""
@@ -176,6 +206,13 @@ def impossible(run: Run) -> None:
         raise UsageError(
             f"{run.chapter_count} chapters do not divide {run.epochs} epochs", hint=f"try --chapters {near}"
         )
+    if run.order == "simultaneous" and (run.nodes > 1 or not isinstance(run.schedule, Sequential)):
+        what = f"{run.nodes} nodes" if run.nodes > 1 else f"the {run.schedule.kind} schedule"
+        raise UsageError(
+            f"{what} cannot share simultaneous training, which has no chapters to hand out",
+            hint="choose --order chapters",
+        )
+    check_speeds(run.speeds, run.nodes)
     readout = run.readout
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
