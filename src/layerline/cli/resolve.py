@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from layerline.cli.components import Table
-from layerline.cli.flags import flag_names
-from layerline.cli.layers import Layer, nested
+from layerline.cli.flags import flag_names, nested
+from layerline.cli.layers import Layer
 from layerline.errors import UsageError, did_you_mean
 from layerline.presets.presets import PRESETS, preset
 from layerline.run import Run, read_toml

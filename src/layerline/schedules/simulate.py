@@ -80,7 +80,7 @@ def simulate(plan: Plan, costs: Costs, world: World, sent: Messages | None = Non
     sent = messages(plan) if sent is None else sent
     seconds = row_seconds(plan, costs, world.speeds)
     size = message_bytes(plan, sent, costs, world)
-    start, end, leave, arrive = _walk(plan, sent, seconds, size / world.bandwidth, world.latency)
+    start, end, leave, arrive = walk(plan, sent, seconds, size / world.bandwidth, world.latency)
     return Simulation(
         plan=plan,
         messages=sent,
@@ -131,7 +131,7 @@ def sequential_seconds(plan: Plan, costs: Costs) -> float:
     return (whole * plan.chapters + costs.ranking * ranked) * slots / plan.chapters / plan.shards
 
 
-def _walk(
+def walk(
     plan: Plan, sent: Messages, seconds: Floats, wire: Floats, latency: float
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Start and end of each row, departure and arrival of each message."""
