@@ -20,8 +20,8 @@ from typing import Literal
 
 from layerline.schedules.work import Work
 
-_ADAM_BYTES = 28  # weights and two moments, float32, read and written; the gradient read
-_CAST_BYTES = 12  # in bf16: gradient to float32, weights to bf16, each read and written
+ADAM_BYTES = 28  # weights and two moments, float32, read and written; the gradient read
+CAST_BYTES = 12  # in bf16: gradient to float32, weights to bf16, each read and written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def estimate(sizes: Sizes, machine: Machine) -> Costs:
     """The formula above."""
     n, C, views = sizes.examples, sizes.classes, sizes.views
     steps = sizes.epochs * (1 if sizes.full_batch else -(-n // sizes.batch))
-    traffic = _ADAM_BYTES + (_CAST_BYTES if sizes.number_bytes == 2 else 0)
+    traffic = ADAM_BYTES + (CAST_BYTES if sizes.number_bytes == 2 else 0)
     product = [2.0 * n * i * o / machine.arithmetic for i, o in sizes.layers]  # of all images, one view
     shared = [1 if block == 0 and sizes.labelled else views for block in range(len(sizes.units))]
     write = [n * views * o * sizes.number_bytes / machine.memory for o in sizes.units]
@@ -128,7 +128,7 @@ def estimate(sizes: Sizes, machine: Machine) -> Costs:
         heads = 3 * 2.0 * n * views * units * C / machine.arithmetic * sizes.local_heads
         train.append(sizes.epochs * (2 * rows * once + heads) + steps * count * traffic / machine.memory)
     if sizes.head:
-        head = sizes.epochs * 2 * head_product + steps * head_weights * _ADAM_BYTES / machine.memory
+        head = sizes.epochs * 2 * head_product + steps * head_weights * ADAM_BYTES / machine.memory
         train.append(neutral + head)
         parameters.append(head_weights)
     ranked = {"goodness": product[0] + C * sum(product[1:]), "head": neutral + head_product, None: 0.0}
