@@ -30,6 +30,7 @@ from layerline.runtime.model import Model, build_model
 from layerline.runtime.saved import load_model, save_model, weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.runtime.trainer import Trainer
+from layerline.schedules.sequential import Sequential
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def train(
     nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
     `tensorboard`: keep a folder for TensorBoard in the run folder.
     """
+    _refuse_unplayable(run)
     if tensorboard:
         require_tensorboard()
         if out_dir is None:
@@ -193,6 +195,15 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
         threads=run.threads or usable_cores(),
         device=_device(run).type,
     )
+
+
+def _refuse_unplayable(run: Run) -> None:
+    if run.nodes > 1 or not isinstance(run.schedule, Sequential):
+        raise UsageError(
+            f"the {run.schedule.kind} schedule on {run.nodes} node{'s' * (run.nodes > 1)} can be planned, but this "
+            "version cannot execute it yet",
+            hint="see what it would take: layerline plan with the same flags",
+        )
 
 
 def _device(run: Run) -> torch.device:

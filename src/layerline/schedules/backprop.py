@@ -87,9 +87,7 @@ def _data_parallel(step: _Step, world: World, speeds: tuple[float, ...], steps: 
     )
 
 
-def _pipeline(
-    name: str, step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float
-) -> Backprop:
+def _pipeline(name: str, step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float) -> Backprop:
     depth = min(len(speeds), len(step.products))
     total = np.concatenate([[0.0], np.cumsum(step.products + step.update)])
     groups = deal_stages(total[None, :] - total[:, None], speeds[:depth])
@@ -101,7 +99,9 @@ def _pipeline(
     slot = max(max(work) / micro, hop)
     one = (micro + depth - 1) * slot + update + 2 * (depth - 1) * (hop + world.latency)
     held = 1.0 if name == "GPipe" else min(1.0, depth / micro)
-    memory = max(16 * step.parameters[g.start : g.stop].sum() + held * step.activations[g.start : g.stop].sum() for g in groups)
+    memory = max(
+        16 * step.parameters[g.start : g.stop].sum() + held * step.activations[g.start : g.stop].sum() for g in groups
+    )
     return Backprop(
         name=f"{name} backprop",
         seconds=steps * one,

@@ -158,10 +158,3 @@ def even(work: Work, unit: float = 1.0) -> Costs:
         labels=0,
         data=0,
     )
-
-
-def rate_of(costs: Costs, sizes: Sizes) -> Sequence[float]:
-    """Operations a second that forwarding reached in each block, from measured costs."""
-    shared = [1 if block == 0 and sizes.labelled else sizes.views for block in range(len(sizes.units))]
-    flops = [2.0 * sizes.examples * i * o * rows for (i, o), rows in zip(sizes.layers, shared, strict=True)]
-    return [count / seconds for count, seconds in zip(flops, costs.forward, strict=True)]

@@ -30,18 +30,34 @@ def grid(plan: Plan, sent: Messages, *, width: int = 100, height: int = 16) -> l
     column = slots(plan, sent)
     train = plan.action == Action.TRAIN
     cells = _cells(plan)
-    size = max(3, max(len(cell) for cell in cells.values()))
     label = max(len(f"node {plan.nodes}"), 6)
     columns = int(column[train].max()) + 1
-    shown = _ends(columns, max(4, (width - label) // (size + 2)), 3)
-    nodes = _ends(plan.nodes, height, 3)
     text = {(int(plan.node[row]), int(column[row])): cell for row, cell in cells.items()}
-    lines = [" " * label + "".join(f"  {'…' if c is None else c + 1:>{size}}" for c in shown)]
+    sizes = np.full(columns, len(str(columns)))
+    np.maximum.at(sizes, [at for _, at in text], [len(cell) for cell in text.values()])
+    shown = _ends(columns, _room(sizes, width - label), 3)
+    nodes = _ends(plan.nodes, height, 3)
+    lines = [" " * label + "".join(f"  {'…' if c is None else c + 1:>{_size(sizes, c)}}" for c in shown)]
     for node in nodes:
-        name = "…" if node is None else f"node {node + 1}"
-        row = "" if node is None else "".join(f"  {'…' if c is None else text.get((node, c), ''):>{size}}" for c in shown)
-        lines.append(f"{name:<{label}}{row}".rstrip())
+        row = "" if node is None else "".join(f"  {_cell(text, node, c):>{_size(sizes, c)}}" for c in shown)
+        lines.append(f"{'…' if node is None else f'node {node + 1}':<{label}}{row}".rstrip())
     return lines
+
+
+def _cell(text: dict[tuple[int, int], str], node: int, column: int | None) -> str:
+    return "…" if column is None else text.get((node, column), "")
+
+
+def _size(sizes: NDArray[np.int64], column: int | None) -> int:
+    return 1 if column is None else int(sizes[column])
+
+
+def _room(sizes: NDArray[np.int64], width: int) -> int:
+    """How many columns fit: all, or as many from the beginning as leave room for a gap and the last three."""
+    if int((sizes + 2).sum()) <= width:
+        return len(sizes)
+    left = width - 3 - int((sizes[-3:] + 2).sum())
+    return max(6, 4 + int(np.searchsorted(np.cumsum(sizes + 2), left, side="right")))
 
 
 def _cells(plan: Plan) -> dict[int, str]:

@@ -7,15 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 
 from layerline.schedules.base import BaseSchedule
 from layerline.schedules.costs import Costs, World
 from layerline.schedules.plan import Action
-from layerline.schedules.simulate import Simulation, simulate
+from layerline.schedules.simulate import Simulation, simulate, walk
 from layerline.schedules.single_layer import SingleLayer
 from layerline.schedules.work import Work
 
@@ -28,10 +25,11 @@ def limits(schedule: BaseSchedule, work: Work, costs: Costs, world: World, found
     used = np.bincount(found.plan.node, minlength=found.plan.nodes) > 0
     if np.count_nonzero(used) == 1:
         return f"One node does it all: {_spent(found, int(used.argmax()))}."
-    ideal = simulate(found.plan, costs, replace(world, bandwidth=float("inf"), latency=0.0), found.messages)
-    if ideal.makespan < (1 - _WORTH_SAYING) * found.makespan:
+    free = np.zeros(len(found.messages))
+    ideal = float(walk(found.plan, found.messages, found.seconds, free, 0.0)[1].max())
+    if ideal < (1 - _WORTH_SAYING) * found.makespan:
         said.append(
-            f"Links hold it up: messages that cost nothing would bring {ideal.speedup:.2f}× instead of "
+            f"Links hold it up: messages that cost nothing would bring {found.sequential / ideal:.2f}× instead of "
             f"{found.speedup:.2f}×."
         )
     busiest = int(found.busy.argmax())
@@ -42,7 +40,10 @@ def limits(schedule: BaseSchedule, work: Work, costs: Costs, world: World, found
             f"{_spent(found, busiest)}."
         )
     elif not said and others < 1 - _WORTH_SAYING:
-        said.append(f"No node is held up by another for long; {1 - others:.0%} of the time goes into filling and draining.")
+        said.append(
+            f"No node is held up by another for long; {1 - others:.0%} of the time goes into filling "
+            "and draining the pipeline."
+        )
     elif not said:
         said.append(f"All nodes are busy {others:.0%} of the time: only more or faster nodes would help.")
     said += _remedies(schedule, work, costs, world, found)
@@ -65,9 +66,7 @@ def _spent(found: Simulation, node: int) -> str:
     return f"{sum(seconds):.3g} s a chapter, " + (f"of them {', '.join(parts)}" if len(parts) > 1 else "all training")
 
 
-def _remedies(
-    schedule: BaseSchedule, work: Work, costs: Costs, world: World, found: Simulation
-) -> Iterator[str] | list[str]:
+def _remedies(schedule: BaseSchedule, work: Work, costs: Costs, world: World, found: Simulation) -> list[str]:
     """Single-Layer: the settings that would bring most, if they bring something."""
     if not isinstance(schedule, SingleLayer):
         return []
