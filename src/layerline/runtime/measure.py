@@ -17,9 +17,9 @@ import torch
 from layerline.data.dataset import Dataset, Examples
 from layerline.readouts.readouts import Softmax, features
 from layerline.run import Run
+from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.learner import BlockInput
 from layerline.runtime.model import CHUNK_ROWS, build_model
-from layerline.runtime.chapters import ChapterTrainer
 from layerline.schedules.costs import Costs, Machine, Sizes, estimate
 
 _WARM, _TIMED = 3, 12

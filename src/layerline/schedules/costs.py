@@ -13,7 +13,6 @@ forward product per view; ranking by goodness one per class; by the head, one an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
@@ -65,7 +64,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A node of speed 1. The defaults are of one core with bf16 matrix units; they are assumed, `--measure` measures."""
+    """A node of speed 1. The defaults are assumed: one core with bf16 matrix units. `--measure` measures."""
 
     arithmetic: float = 530e9
     """Operations a second in matrix products."""

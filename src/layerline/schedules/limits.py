@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from layerline.schedules.base import BaseSchedule
@@ -71,22 +73,24 @@ def _remedies(schedule: BaseSchedule, work: Work, costs: Costs, world: World, fo
     if not isinstance(schedule, SingleLayer):
         return []
     best, flags = found, ""
-    for settings in _other_settings(schedule, work):
-        other = SingleLayer(**settings)
+    for other in _other_settings(schedule, work):
         tried = simulate(other.plan(work), costs, world)
         if tried.makespan < best.makespan * (1 - 0.01):
             best = tried
-            changed = {k: v for k, v in settings.items() if v != getattr(schedule, k)}
-            flags = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in changed.items())
+            changed = [name for name in ("hand_over", "ranking") if getattr(other, name) != getattr(schedule, name)]
+            flags = " ".join(f"--{name.replace('_', '-')} {getattr(other, name)}" for name in changed)
     if best is found:
         return []
     return [f"{flags} would give {best.speedup:.2f}× instead of {found.speedup:.2f}×."]
 
 
-def _other_settings(schedule: SingleLayer, work: Work) -> list[dict[str, str]]:
+def _other_settings(schedule: SingleLayer, work: Work) -> list[SingleLayer]:
+    """Single-Layer with its remedies. A delay that was asked for stays."""
+    rankings: tuple[Literal["last", "shared"], ...] = ("last", "shared") if work.judged else (schedule.ranking,)
+    hand_overs: tuple[Literal["weights", "activations"], ...] = ("weights", "activations")
     return [
-        {"hand_over": hand_over, "ranking": ranking}
-        for ranking in (("last", "shared") if work.judged else (schedule.ranking,))
-        for hand_over in ("weights", "activations")
+        SingleLayer(hand_over=hand_over, ranking=ranking, delay=schedule.delay)
+        for ranking in rankings
+        for hand_over in hand_overs
         if (hand_over, ranking) != (schedule.hand_over, schedule.ranking)
     ]

@@ -1,6 +1,6 @@
 """What a plan would take: every row's start and end, and what follows from them.
 
-    node     rows one after the other, in the plan's order; a row starts when its node is free and its messages are there
+    node     rows one after the other, in the plan's order; each starts when its node is free and its inputs are there
     card     a node's messages leave one after the other, in the order of sending, beside its computing
     message  leaves when its row ends (a block is on its way while its node still forwards), arrives a latency later
 
@@ -55,7 +55,8 @@ class Simulation:
     @property
     def busy(self) -> Floats:
         """Seconds each node computes."""
-        return np.bincount(self.plan.node, self.seconds, self.plan.nodes)
+        busy: Floats = np.bincount(self.plan.node, self.seconds, self.plan.nodes).astype(np.float64)
+        return busy
 
     @property
     def utilisation(self) -> Floats:
