@@ -21,6 +21,11 @@ from layerline.objectives.losses import Logistic, SiluMargin, SymBa
 from layerline.objectives.optimizer import Adam, Constant, CoolDown, Cosine
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Softmax
 from layerline.run import Augment, Run, read_toml
+from layerline.schedules.all_layers import AllLayers
+from layerline.schedules.dff import Dff
+from layerline.schedules.federated import Federated
+from layerline.schedules.sequential import Sequential
+from layerline.schedules.single_layer import SingleLayer
 
 POSITIVE = st.floats(1e-8, 100, exclude_min=True)
 SHARE = st.floats(0, 1, exclude_max=True)
@@ -60,6 +65,20 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "negatives": NEGATIVES,
     "readout": READOUTS,
     "order": st.sampled_from(["simultaneous", "chapters"]),
+    "schedule": st.one_of(
+        st.builds(Sequential),
+        st.builds(AllLayers),
+        st.builds(
+            SingleLayer,
+            hand_over=st.sampled_from(["weights", "activations"]),
+            ranking=st.sampled_from(["last", "shared"]),
+            delay=st.none() | st.lists(st.integers(1, 9), min_size=1).map(tuple),
+        ),
+        st.builds(Federated, average=st.booleans()),
+        st.builds(Dff, batch=st.sampled_from(["full", "mini"])),
+    ),
+    "nodes": st.integers(1, 9),
+    "send_optimizer_state": st.booleans(),
     "batch_size": st.integers(1, 10**6),
     "shuffle": st.sampled_from(["epoch", "once"]),
     "optimizer": st.builds(Adam, lr=POSITIVE, head_lr=st.none() | POSITIVE, beta1=SHARE, weight_decay=SHARE),
@@ -78,7 +97,9 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     """Fields of a Run, each fine by itself; perhaps impossible together."""
     chapters = draw(st.none() | st.integers(1, 20))
     epochs = draw(st.integers(1, 10)) * (chapters or 1)
-    return {name: draw(values) for name, values in FIELDS.items()} | {"epochs": epochs, "chapters": chapters}
+    drawn = {name: draw(values) for name, values in FIELDS.items()} | {"epochs": epochs, "chapters": chapters}
+    speeds = draw(st.just([]) | st.lists(POSITIVE, min_size=drawn["nodes"], max_size=drawn["nodes"]))
+    return drawn | {"speeds": tuple(speeds)}
 
 
 def run_or_none(fields: dict[str, Any]) -> Run | None:
@@ -120,7 +141,7 @@ def test_a_possible_run_can_be_read_out(fields: dict[str, Any]) -> None:
 
 
 def test_every_field_is_drawn() -> None:
-    assert set(FIELDS) | {"epochs", "chapters"} == set(Run.model_fields)
+    assert set(FIELDS) | {"epochs", "chapters", "speeds"} == set(Run.model_fields)
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
@@ -146,6 +167,17 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         {"order": "chapters", "negatives": {"kind": "sampled", "judge": "first-block"}},
         "minibatch by minibatch.*\n.*--order simultaneous",
     ),
+    "nodes without chapters": ({"nodes": 2}, "2 nodes cannot share simultaneous.*\n.*--order chapters"),
+    "a schedule without chapters": (
+        {"schedule": {"kind": "all-layers"}},
+        "the all-layers schedule cannot share simultaneous.*\n.*--order chapters",
+    ),
+    "no nodes": ({"nodes": 0}, "nodes: input should be greater than or equal to 1"),
+    "speeds of other nodes": (
+        {"order": "chapters", "nodes": 3, "speeds": [1, 2]},
+        "2 speeds for 3 nodes\n.*--speeds 1,1,1",
+    ),
+    "speed 0": ({"order": "chapters", "nodes": 2, "speeds": [1, 0]}, "speeds are numbers above 0, got 1, 0"),
     "hybrids and goodness": ({"negatives": {"kind": "masked-hybrid"}}, "know no labels.*\n.*softmax"),
     "no batch": ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1"),
     "rate 0": ({"optimizer": {"lr": 0}}, "optimizer.lr: input should be greater than 0"),
@@ -229,7 +261,7 @@ INDIFFERENT = {"preset": "other", "eval_every": 3, "checkpoint_seconds": 0.0}
 
 def test_digest() -> None:
     """It changes with every setting that decides the result, and with no other."""
-    run = Run(network=Mlp(widths=(8, 8, 8)))
+    run = Run(network=Mlp(widths=(8, 8, 8)), order="chapters")
     changes: dict[str, Any] = {
         "dataset": "other",
         "validation": True,
@@ -240,9 +272,13 @@ def test_digest() -> None:
         "objective": ForwardForward(peer=0.1),
         "negatives": Fixed(),
         "readout": Softmax(),
-        "order": "chapters",
+        "order": "simultaneous",
         "epochs": 20,
         "chapters": 5,
+        "schedule": AllLayers(),
+        "nodes": 2,
+        "speeds": (2.0,),
+        "send_optimizer_state": False,
         "batch_size": 2,
         "shuffle": "once",
         "optimizer": Adam(beta1=0.5),

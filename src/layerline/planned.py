@@ -16,7 +16,6 @@ from torch import nn
 
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
-from layerline.errors import UsageError
 from layerline.events import Listener, Row, Started
 from layerline.reporting.run_folder import RunFolder
 from layerline.results import values_of
@@ -24,10 +23,10 @@ from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
 from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
-from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.plan import Plan
 
 
@@ -63,13 +62,8 @@ class PlanJob:
 def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
     count = len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
-    work = run.work(count)
-    plan = run.schedule.plan(work)
-    if idle := unused_nodes(plan):
-        raise UsageError(
-            f"{named_nodes(idle)} would have nothing to do: {run.schedule.why_unused(work)}",
-            hint=f"try --nodes {min(idle)}",
-        )
+    plan = planned(run, count, sizes_of(run, data.shape, data.num_classes, len(data.train)))
+    refuse_unused_nodes(run, plan)
     if plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
     return PlanJob(run, plan, data, blocks)

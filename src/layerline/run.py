@@ -32,7 +32,7 @@ from layerline.objectives.optimizer import Adam, Cosine, Rate
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
-from layerline.schedules.work import Work
+from layerline.schedules.work import Work, check_speeds
 from layerline.settings import Settings
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
@@ -76,20 +76,23 @@ class Run(Settings):
     """How the trained network predicts."""
     order: Literal["simultaneous", "chapters"] = "simultaneous"
     """All blocks on every minibatch (Hinton), or each block a chapter's epochs before the next block (PFF)."""
-    schedule: Schedule = Sequential()
-    """Which node trains what, when (chapters only); PFF: sequential, single-layer, all-layers, federated."""
-    nodes: int = Field(default=1, ge=1)
-    """Logical nodes of the schedule; they decide the result, the processes that carry them out don't. PFF: 4 or 5."""
-    speeds: tuple[float, ...] = ()
-    """How fast each node is beside the others, for dealing out the work; left out: all the same."""
-    send_optimizer_state: bool = True
-    """Adam's moments travel with a block; PFF: no, every node keeps its own, which are N chapters old."""
-    shards: Shards = Iid()
-    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the data for every block; the paper's E = 100."""
     chapters: int | None = Field(default=None, ge=1)
     """Equal parts the epochs are cut into, the paper's splits S = 100; left out: as many as epochs."""
+    schedule: Schedule = Sequential()
+    """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
+    federated."""
+    nodes: int = Field(default=1, ge=1)
+    """Logical workers of the schedule, however many processes carry them out; the paper: 4, and 5 with a softmax
+    readout."""
+    speeds: tuple[float, ...] = ()
+    """How fast each node is beside the others, for dealing out work; left out, as in the paper: all the same."""
+    send_optimizer_state: bool = True
+    """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
+    so each node keeps moments that are as old as its last chapter."""
+    shards: Shards = Iid()
+    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
     batch_size: int = Field(default=256, ge=1)
     """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
     shuffle: Literal["epoch", "once"] = "epoch"
@@ -136,24 +139,27 @@ class Run(Settings):
         """True where a schedule over logical nodes carries it out."""
         return self.nodes > 1 or not isinstance(self.schedule, Sequential)
 
-    def work(self, blocks: int, **costs: Any) -> Work:
-        """What a schedule has to know of it, for a network of `blocks` blocks."""
-        judged = self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
-        return Work(
-            blocks=blocks,
-            chapters=self.chapter_count,
-            nodes=self.nodes,
-            head=isinstance(self.readout, Softmax),
-            judged=judged,
-            speeds=self.speeds,
-            **costs,
-        )
-
     @property
     def has_judge(self) -> bool:
         """True where a head on the first block picks the negatives."""
         sampled = isinstance(self.negatives, Sampled) and self.negatives.judge == "first-block"
         return sampled and self.writes_labels
+
+    @property
+    def judged(self) -> bool:
+        """True where new negatives come from the network's scores."""
+        return self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
+
+    def work(self, blocks: int) -> Work:
+        """What the schedule plans, for a network of so many blocks; all slots cost the same."""
+        return Work(
+            blocks=blocks,
+            chapters=self.chapter_count,
+            nodes=self.nodes,
+            head=isinstance(self.readout, Softmax),
+            judged=self.judged,
+            speeds=self.speeds,
+        )
 
     def with_own_network(self) -> Run:
         """The same run for modules handed in from Python."""
@@ -210,6 +216,13 @@ def impossible(run: Run) -> None:
         raise UsageError(
             f"{run.chapter_count} chapters do not divide {run.epochs} epochs", hint=f"try --chapters {near}"
         )
+    if run.order == "simultaneous" and run.is_planned:
+        what = f"{run.nodes} nodes" if run.nodes > 1 else f"the {run.schedule.kind} schedule"
+        raise UsageError(
+            f"{what} cannot share simultaneous training, which has no chapters to hand out",
+            hint="choose --order chapters",
+        )
+    check_speeds(run.speeds, run.nodes)
     readout = run.readout
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):

@@ -45,6 +45,15 @@ _SETTINGS = """
     --order
     --epochs
     --chapters
+    --schedule
+    --hand-over --schedule.hand-over
+    --ranking --schedule.ranking
+    --delay --schedule.delay
+    --average --schedule.average --no-average --no-schedule.average
+    --batch --schedule.batch
+    --nodes
+    --speeds
+    --send-optimizer-state --no-send-optimizer-state
     --batch-size
     --shuffle
     --lr --optimizer.lr

@@ -14,6 +14,7 @@ from layerline.errors import CheckpointError, Stopped
 from layerline.events import EpochDone, Event, Minibatch, RowDone
 from layerline.run import Run
 from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.planning import planned as planned_by
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Action, Plan
@@ -26,7 +27,7 @@ ALL_LAYERS: dict[str, Any] = {"schedule": {"kind": "all-layers"}}
 SINGLE_LAYER: dict[str, Any] = {"schedule": {"kind": "single-layer"}}
 HANDED_OVER: dict[str, Any] = {"schedule": {"kind": "single-layer", "hand_over": "activations"}}
 SHARED_RANKING: dict[str, Any] = {"schedule": {"kind": "single-layer", "ranking": "shared"}}
-FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "alpha": 1.0}}
+FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
 DFF: dict[str, Any] = {"schedule": {"kind": "dff"}}
 
 SOFTMAX: dict[str, Any] = {"readout": {"kind": "softmax"}}
@@ -50,7 +51,7 @@ def planned(*tables: dict[str, Any], **settings: Any) -> Run:
 
 
 def plan_of(run: Run) -> Plan:
-    return run.schedule.plan(run.work(BLOCKS))
+    return planned_by(run, BLOCKS)
 
 
 def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from layerline.run import Run
 from layerline.settings import Settings
 
 Table = dict[str, Any]
@@ -93,9 +92,21 @@ def walk(model: type[Settings], path: str = "", owner: str | None = None) -> Ite
 
 
 @cache
-def run_settings() -> dict[str, list[Setting]]:
-    """All that can be set in a Run, by path; several entries where several kinds have a setting of that name."""
+def settings_below(root: type[Settings]) -> dict[str, list[Setting]]:
+    """All that can be set in `root`, by path; several entries where several kinds have a setting of that name."""
     found: dict[str, list[Setting]] = {}
-    for setting in walk(Run):
+    for setting in walk(root):
         found.setdefault(setting.path, []).append(setting)
     return found
+
+
+def run_type() -> type[Settings]:
+    """The Run, which nobody who only plans by numbers needs: PyTorch comes with it, and takes seconds."""
+    from layerline.run import Run
+
+    return Run
+
+
+def run_settings() -> dict[str, list[Setting]]:
+    """All that can be set in a Run."""
+    return settings_below(run_type())

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from layerline.cli.components import Setting, run_settings
+from layerline.cli.components import Setting, Table, run_type, settings_below
 from layerline.errors import UsageError, did_you_mean
+from layerline.settings import Settings
 
 _PREFIX = "setting:"  # of the settings' names in argparse's namespace
 
@@ -31,21 +32,22 @@ def kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-def flag_names(path: str) -> list[str]:
-    """The flags of a setting, the short one first: `["--beta", "--objective.loss.beta"]`."""
+def flag_names(path: str, root: type[Settings] | None = None) -> list[str]:
+    """The flags of a setting of `root` (else the Run), the short one first: `["--beta", "--objective.loss.beta"]`."""
     last = path.rpartition(".")[2]
-    unique = sum(other.rpartition(".")[2] == last for other in run_settings()) == 1
+    unique = sum(other.rpartition(".")[2] == last for other in settings_below(root or run_type())) == 1
     return [f"--{kebab(name)}" for name in dict.fromkeys([last, path] if unique else [path])]
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """One flag, or a pair, for every setting of the Run; grouped by component in the help text."""
+def add_settings(parser: argparse.ArgumentParser, root: type[Settings] | None = None) -> None:
+    """One flag, or a pair, for every setting of `root` (else the Run); grouped by component in the help text."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for path, settings in run_settings().items():
+    root = root or run_type()
+    for path, settings in settings_below(root).items():
         top = path.partition(".")[0] if "." in path or settings[0].kinds else "training"
         if top not in groups:
             groups[top] = parser.add_argument_group(top)
-        _add(groups[top], path, settings)
+        _add(groups[top], path, settings, root)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -54,9 +56,24 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name.removeprefix(_PREFIX): value for name, value in given.items() if name.startswith(_PREFIX)}
 
 
-def _add(group: argparse._ArgumentGroup, path: str, settings: list[Setting]) -> None:
+def nested(flags: Mapping[str, Any], root: type[Settings] | None = None) -> Table:
+    """`{"objective.loss": "symba", "epochs": 3}` as tables: a component's own value is its `kind`."""
+    tables: Table = {}
+    settings = settings_below(root or run_type())
+    for path, value in flags.items():
+        *parents, name = path.split(".")
+        if path in settings and settings[path][0].kinds:
+            parents, name = [*parents, name], "kind"
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[name] = value
+    return tables
+
+
+def _add(group: argparse._ArgumentGroup, path: str, settings: list[Setting], root: type[Settings]) -> None:
     setting = settings[0]
-    names = flag_names(path)
+    names = flag_names(path, root)
     common: dict[str, Any] = {
         "dest": _PREFIX + path,
         "default": argparse.SUPPRESS,

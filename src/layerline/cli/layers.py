@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerline.cli.components import Table, by_kind, join, members, run_settings
+from layerline.cli.components import Table, by_kind, join, members, run_type
 from layerline.cli.flags import flag_names
 from layerline.errors import UsageError, did_you_mean
-from layerline.run import Run
 from layerline.settings import Settings
 
 _Kinds = Mapping[str | None, type[Settings]]
@@ -32,10 +31,12 @@ class Layer:
     source: str
     """The file, for messages."""
     is_flags: bool = False
+    root: type[Settings] | None = None
+    """What the settings are of; None: a Run."""
 
     def over(self, below: Table) -> Table:
-        """Both together, for the complete tables of a Run."""
-        return self._over(below, self.settings, {None: Run}, "")
+        """Both together, for the complete tables of a Run (or `root`)."""
+        return self._over(below, self.settings, {None: self.root or run_type()}, "")
 
     def names(self, path: str) -> bool:
         """Whether the layer says anything at or below a path."""
@@ -75,7 +76,7 @@ class Layer:
             return UsageError(f"unknown setting {self._named(join(path, name))}{did_you_mean(name, known)}")
         component = path.rpartition(".")[2]
         be = "are" if component.endswith("s") and not component.endswith("ss") else "is"
-        choose = f"{flag_names(path)[0]} {owners[0]}" if self.is_flags else f'kind = "{owners[0]}" in [{path}]'
+        choose = f"{self._named(path)} {owners[0]}" if self.is_flags else f'kind = "{owners[0]}" in [{path}]'
         return UsageError(
             f"{self._named(_first_leaf(join(path, name), value))} belongs to the {' and '.join(owners)} {component}, "
             f"but the {component} {be} {kind}",
@@ -84,22 +85,7 @@ class Layer:
 
     def _named(self, path: str) -> str:
         """How the user called it."""
-        return flag_names(path)[0] if self.is_flags else f"{self.source}: '{path}'"
-
-
-def nested(flags: Mapping[str, Any]) -> Table:
-    """`{"objective.loss": "symba", "epochs": 3}` as tables: a component's own value is its `kind`."""
-    tables: Table = {}
-    settings = run_settings()
-    for path, value in flags.items():
-        *parents, name = path.split(".")
-        if path in settings and settings[path][0].kinds:
-            parents, name = [*parents, name], "kind"
-        table = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[name] = value
-    return tables
+        return flag_names(path, self.root)[0] if self.is_flags else f"{self.source}: '{path}'"
 
 
 def _first_leaf(path: str, value: Any) -> str:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "resume": ("RUN_DIR [flags]", "go on with a run that was stopped or killed"),
     "evaluate": ("RUN_DIR [--dataset NAME] [flags]", "measure a trained network on a test set"),
     "predict": ("RUN_DIR IMAGE… [flags]", "say which class images belong to"),
+    "plan": ("PRESET|RUN.toml|--blocks N [flags]", "show who trains what when, and what it would take"),
     "presets": ("[flags]", "list the named runs"),
     "env": ("[flags]", "print what belongs in a bug report"),
     "cite": ("[PRESET|RUN_DIR]", "print the BibTeX of the methods a run uses"),
@@ -67,6 +68,7 @@ def _dispatch(words: list[str]) -> None:
     usage, summary = _COMMANDS[name]
     command = importlib.import_module(f"layerline.cli.commands.{name}")
     parser = Parser(name, usage, f"{summary[0].upper()}{summary[1:]}.")
+    parser.words = rest
     command.add_arguments(parser)
     command.run(parser.read(rest))
 

@@ -21,6 +21,8 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             formatter_class=_Formatter,
         )
+        self.words: Sequence[str] = ()
+        """The command line, for a command whose flags depend on it."""
         self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action="help", help="Show this text.")
 

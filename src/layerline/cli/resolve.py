@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from layerline.cli.components import Table
-from layerline.cli.flags import flag_names
-from layerline.cli.layers import Layer, nested
+from layerline.cli.flags import flag_names, nested
+from layerline.cli.layers import Layer
 from layerline.errors import UsageError, did_you_mean
 from layerline.presets.presets import PRESETS, preset
 from layerline.run import Run, read_toml
@@ -113,4 +113,9 @@ def _unused(run: Run) -> dict[str, str]:
         unused["labels"] = f"{run.negatives.kind} negatives know no labels"
     if run.readout.kind != "softmax" and not run.has_judge:
         unused["optimizer.head_lr"] = f"the {run.readout.kind} readout has no softmax head"
+    if run.nodes == 1:
+        unused["speeds"] = unused["send_optimizer_state"] = "there is one node"
+    if not run.judged:
+        why = f"{run.negatives.kind} negatives are not ranked" if run.objective.needs_negatives else "there are none"
+        unused["schedule.ranking"] = unused["schedule.delay"] = why
     return unused

@@ -33,6 +33,10 @@ class _Published:
     """How a published set lies in its folder."""
 
     classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    """Of an image."""
+    examples: int
+    """In the training set."""
     files: tuple[str, ...]
     missing: Callable[[Path], tuple[str, ...]]
     """Which of `files` a folder lacks."""
@@ -42,6 +46,8 @@ class _Published:
 def _idx(classes: tuple[str, ...]) -> _Published:
     return _Published(
         classes=classes,
+        shape=(1, 28, 28),
+        examples=60_000,
         files=IDX_FILES,
         missing=missing_idx_files,
         read=lambda folder: read_idx_set(folder, classes=len(classes), size=(28, 28)),
@@ -51,6 +57,8 @@ def _idx(classes: tuple[str, ...]) -> _Published:
 def _cifar(classes: tuple[str, ...], layout: CifarLayout) -> _Published:
     return _Published(
         classes=classes,
+        shape=(3, 32, 32),
+        examples=50_000,
         files=layout.members,
         missing=lambda folder: missing_cifar_files(folder, layout),
         read=lambda folder: read_cifar(folder, layout),
@@ -69,6 +77,12 @@ _PUBLISHED: dict[str, _Published] = {
 def dataset_names() -> tuple[str, ...]:
     """The names `load_dataset` knows, besides paths and `hf:` names."""
     return tuple(sorted([*_PUBLISHED, "digits"]))
+
+
+def published_sizes(name: str) -> tuple[tuple[int, ...], int, int] | None:
+    """Shape of an image, classes and training examples of a published set, known without reading it; else None."""
+    published = _PUBLISHED.get(name)
+    return None if published is None else (published.shape, len(published.classes), published.examples)
 
 
 def load_dataset(

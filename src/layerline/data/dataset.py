@@ -63,6 +63,11 @@ class Examples:
         return Examples(self.inputs[part], self.labels[part])
 
 
+def held_out(count: int) -> int:
+    """How many of `count` training examples a validation split takes: 10,000 of a big set, else a sixth."""
+    return 10_000 if count >= _BIG_SET else max(1, count // 6)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A training set, perhaps a test set, and the names of the classes.
@@ -126,7 +131,7 @@ class Dataset:
         """
         n = len(self.train)
         if count is None:
-            count = 10_000 if n >= _BIG_SET else max(1, n // 6)
+            count = held_out(n)
         if not 0 < count < n:
             raise UsageError(
                 f"cannot hold out {count:,} of {n:,} training examples of {self.name}",

@@ -62,14 +62,14 @@ class Dirichlet(BaseShards):
     """For every class, the shards' shares are drawn from a Dirichlet distribution (Hsu et al., arXiv 1909.06335)."""
 
     kind: Literal["dirichlet"] = "dirichlet"
-    alpha: float = Field(default=1.0, gt=0)
-    """Concentration: large is even, 0.1 gives most of a class to one or two shards."""
+    concentration: float = Field(default=1.0, gt=0)
+    """α: large is even, 0.1 gives most of a class to one or two shards."""
 
     def _split(self, labels_n: np.ndarray, shards: int, draw: np.random.Generator) -> list[np.ndarray]:
         parts: list[list[np.ndarray]] = [[] for _ in range(shards)]
         for label in np.unique(labels_n):
             members = draw.permutation(np.flatnonzero(labels_n == label))
-            shares = draw.dirichlet(np.full(shards, self.alpha))
+            shares = draw.dirichlet(np.full(shards, self.concentration))
             cuts = (np.cumsum(shares)[:-1] * len(members)).round().astype(int)
             for part, piece in zip(parts, np.split(members, cuts), strict=True):
                 part.append(piece)

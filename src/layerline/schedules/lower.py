@@ -57,7 +57,14 @@ def messages(plan: Plan) -> Messages:
     sender, receiver = plan.node[source], plan.node[needed]
     before = _received(plan, source, sender, receiver, needed)
     order = np.lexsort((before, source))  # 3
-    return Messages(*(column[order] for column in (source, carries, sender, receiver, before, needed)))
+    return Messages(
+        source=source[order],
+        carries=carries[order],
+        sender=sender[order],
+        receiver=receiver[order],
+        before=before[order],
+        needed=needed[order],
+    )
 
 
 def _received(plan: Plan, source: Column, sender: Column, receiver: Column, needed: Column) -> Column:

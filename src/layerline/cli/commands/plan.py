@@ -1,0 +1,158 @@
+"""`layerline plan PRESET|RUN.toml`, or `layerline plan --blocks N` for a network in numbers (without PyTorch)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from layerline.cli.flags import add_settings, nested, settings_of
+from layerline.cli.layers import Layer
+from layerline.cli.output import add_data_dir, add_format, note, print_json
+from layerline.cli.parser import Parser
+from layerline.cli.plan_report import Planned, as_json, print_comparison, print_plan
+from layerline.cli.units import bytes_per_second, seconds
+from layerline.errors import UsageError
+from layerline.schedules.base import named_nodes, unused_nodes
+from layerline.schedules.compare import compare
+from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate
+from layerline.schedules.lower import messages
+from layerline.schedules.numbers import Numbers
+from layerline.schedules.simulate import simulate
+from layerline.schedules.validate import validate
+
+if TYPE_CHECKING:
+    from layerline.run import Run
+
+_CODECS = {"fp32": 1.0, "bf16": 0.5, "int8": 0.25}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A start and all settings of a Run; or, where `--blocks` stands, those of a network in numbers."""
+    words = parser.words if isinstance(parser, Parser) else ()
+    in_numbers = any(word.partition("=")[0] == "--blocks" for word in words)
+    parser.add_argument(
+        "start",
+        metavar="PRESET|RUN.toml",
+        nargs="?",
+        help="What to plan; without it, a network in numbers: --blocks N.",
+    )
+    world = parser.add_argument_group("world")
+    world.add_argument("--link", metavar="RATE", default="28gbit", help=(
+        "What a node can send: 1gbit, 100mbit, 12GB, ideal. Default 28gbit: processes on one host."
+    ))  # fmt: skip
+    world.add_argument("--latency", metavar="TIME", default="0.1ms", help="From a node to the next: 2ms, 100us.")
+    world.add_argument(
+        "--codec", choices=tuple(_CODECS), default="fp32", metavar="{fp32,bf16,int8}", help="Weights on the wire."
+    )
+    world.add_argument("--arithmetic", metavar="GFLOPS", type=float, default=Machine().arithmetic / 1e9, help=(
+        "Assumed speed of a node of speed 1 in matrix products, in 10⁹ operations a second. Default %(default)g."
+    ))  # fmt: skip
+    world.add_argument("--memory", metavar="GBYTES", type=float, default=Machine().memory / 1e9, help=(
+        "Assumed speed of its memory in 10⁹ bytes a second. Default %(default)g."
+    ))  # fmt: skip
+    world.add_argument("--measure", action="store_true", help="Measure slot costs on this machine instead.")
+    world.add_argument("--compare", action="store_true", help="Every schedule, and backprop, in one table.")
+    world.add_argument("--gantt", metavar="FILE.svg|png", help="Draw the plan in time (needs matplotlib).")
+    add_format(parser)
+    if in_numbers:
+        add_settings(parser, Numbers)
+    else:
+        parser.add_argument(
+            "--blocks", metavar="N", help="Plan a network in numbers; see: layerline plan --blocks 4 -h"
+        )
+        add_data_dir(parser)
+        add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan, simulate, show."""
+    if arguments.gantt:
+        from layerline.reporting.gantt import check_gantt
+
+        check_gantt(arguments.gantt)
+    machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
+    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
+    described, sizes, costs, machine = _described(arguments, machine)
+    world = World(
+        bandwidth=bandwidth,
+        latency=latency,
+        speeds=described.speeds,
+        codec=_CODECS[arguments.codec],
+        moments_travel=described.send_optimizer_state,
+    )
+    blocks = len(sizes.units)
+    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
+    plan = described.schedule.plan(work)
+    validate(plan)
+    unused = unused_nodes(plan)
+    if unused:
+        note(f"warning: {named_nodes(unused)} would have nothing to do: {described.schedule.why_unused(work)}")
+    sent = messages(plan)
+    planned = Planned(
+        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
+        schedule=described.schedule,
+        work=work,
+        costs=costs,
+        world=world,
+        unused=unused,
+        measured=arguments.measure,
+        found=simulate(plan, costs, world, sent),
+    )
+    ways = compare(work, costs, world, sizes, machine) if arguments.compare else []
+    if arguments.gantt:
+        from layerline.reporting.gantt import draw_gantt
+
+        draw_gantt(planned.found, arguments.gantt, planned.title)
+    if arguments.format == "json":
+        print_json(as_json(planned, ways))
+        return
+    if ways:
+        print_comparison(planned, ways)
+    else:
+        print_plan(planned)
+    if arguments.gantt:
+        print(f"\nDrawn: {arguments.gantt}")
+
+
+def _positive(arguments: argparse.Namespace, name: str) -> float:
+    """A rate in 10⁹ a second."""
+    value: float = getattr(arguments, name)
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--{name} should be greater than 0, got {value:g}")
+    return value * 1e9
+
+
+def _described(arguments: argparse.Namespace, machine: Machine) -> tuple[Run | Numbers, Sizes, Costs, Machine]:
+    """The settings, the network's sizes, what its slots cost, and the machine that would have these costs."""
+    in_numbers = "blocks" in settings_of(arguments)
+    if in_numbers and arguments.start is not None:
+        raise UsageError(f"--blocks plans a network in numbers, not {arguments.start}", hint="leave out one of the two")
+    if arguments.start is None:
+        if not in_numbers:
+            raise UsageError(
+                "plan what?", hint="name a preset (layerline presets lists them), or give --blocks N for any network"
+            )
+        numbers = _numbers(arguments)
+        if arguments.measure:
+            raise UsageError("only a preset or run.toml can be measured, not numbers", hint="leave out --measure")
+        sizes = numbers.sizes()
+        return numbers, sizes, estimate(sizes, machine), machine
+    from layerline.cli.planning import run_and_sizes  # PyTorch comes with the Run
+
+    run, shape, sizes = run_and_sizes(arguments)
+    if not arguments.measure:
+        return run, sizes, estimate(sizes, machine), machine
+    from layerline.runtime.measure import fitted, measure
+
+    costs = measure(run, shape, sizes)
+    return run, sizes, costs, fitted(costs, sizes)
+
+
+def _numbers(arguments: argparse.Namespace) -> Numbers:
+    """The network in numbers that the flags describe."""
+    flags = nested(settings_of(arguments), Numbers)
+    settings = Layer(flags, "", is_flags=True, root=Numbers).over(Numbers().model_dump(mode="json", exclude_none=True))
+    numbers = Numbers.model_validate(settings)
+    if numbers.epochs and numbers.epochs % numbers.chapters:
+        raise UsageError(f"{numbers.chapters} chapters do not divide {numbers.epochs} epochs")
+    return numbers

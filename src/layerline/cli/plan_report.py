@@ -1,0 +1,201 @@
+"""What `layerline plan` says about a plan, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from layerline.cli.units import duration, size
+from layerline.schedules.base import BaseSchedule
+from layerline.schedules.compare import Way, choice
+from layerline.schedules.costs import Costs, World
+from layerline.schedules.grid import grid
+from layerline.schedules.limits import limits
+from layerline.schedules.simulate import Simulation
+from layerline.schedules.work import Work
+
+T = TypeVar("T")
+
+_MOST_NODES, _MOST_LINKS = 16, 8  # lines of a table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A plan with all that it was made of."""
+
+    name: str
+    schedule: BaseSchedule
+    work: Work
+    costs: Costs
+    world: World
+    unused: tuple[int, ...]
+    measured: bool
+    found: Simulation
+
+    @property
+    def title(self) -> str:
+        """`pff-mnist · all-layers · 4 nodes · 100 chapters`."""
+        plan = self.found.plan
+        return f"{self.name} · {plan.schedule} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}"
+
+    @property
+    def limit(self) -> str:
+        """What keeps it from being faster."""
+        return limits(self.schedule, self.work, self.costs, self.world, self.found)
+
+
+def print_plan(planned: Planned) -> None:
+    """The grid, the totals, a line per node and per link, and what limits it."""
+    found = planned.found
+    plan = found.plan
+    console = _console()
+    console.print(
+        f"[bold]{planned.title}[/]  ({plan.slots:,} slots, {len(plan):,} rows, {len(found.messages):,} messages)"
+    )
+    console.print()
+    for line in grid(plan, found.messages, width=min(console.width, 120)):
+        console.print(line, soft_wrap=True, markup=False)
+    legend = "2.1: block 2 for chapter 1" + (", h: the softmax head" if plan.head else "")
+    legend += ", *: then new negatives" if planned.work.judged else ""
+    console.print(f"[dim]{legend}[/]\n")
+    console.print(_seconds_of(planned))
+    ideal = sum(planned.work.speeds)
+    console.print(
+        f"makespan    [bold]{duration(found.makespan)}[/], [bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 "
+        f"({duration(found.sequential)}); these nodes could do {ideal:g}×"
+    )
+    console.print(f"traffic     {size(int(found.bytes.sum()))}, {size(found.bytes.sum() / plan.chapters)} a chapter\n")
+    _print_nodes(console, found)
+    _print_links(console, found)
+    console.print(planned.limit)
+
+
+def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
+    """Every way in a table, then which to choose."""
+    plan = planned.found.plan
+    console = _console()
+    console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}[/]")
+    table = _table("", "time", "speed-up", "utilisation", "traffic", "most memory", "")
+    for way in ways:
+        numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
+        table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")
+    console.print(table)
+    console.print(_seconds_of(planned))
+    console.print(choice(list(ways)))
+
+
+def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
+    """The same in numbers: seconds and bytes. Nodes count from 1."""
+    found = planned.found
+    plan = found.plan
+    values = {
+        "name": planned.name,
+        "schedule": planned.schedule.model_dump(mode="json", exclude_none=True),
+        "blocks": plan.blocks,
+        "head": plan.head,
+        "chapters": plan.chapters,
+        "nodes": plan.nodes,
+        "shards": plan.shards,
+        "slots": plan.slots,
+        "rows": len(plan),
+        "messages": len(found.messages),
+        "measured": planned.measured,
+        "costs": asdict(planned.costs),
+        "makespan": found.makespan,
+        "sequential_seconds": found.sequential,
+        "speedup": found.speedup,
+        "utilisation": found.utilisation.tolist(),
+        "idle_seconds": found.idle.tolist(),
+        "bytes": int(found.bytes.sum()),
+        "links": [{"from": a + 1, "to": b + 1, "bytes": n} for (a, b), n in found.link_bytes().items()],
+        "peak_memory": found.memory.tolist(),
+        "unused_nodes": [node + 1 for node in planned.unused],
+        "limit": planned.limit,
+    }
+    if ways:
+        values |= {"compare": [asdict(way) for way in ways], "choice": choice(list(ways))}
+    return values
+
+
+def _seconds_of(planned: Planned) -> str:
+    """What a slot costs: `slots  2.1 s, 5.25 s … training`."""
+    costs = planned.costs
+    how = "measured here" if planned.measured else "assumed; --measure measures"
+    said = f"slots       training {_each(costs.train)}, the set through a block {_each(costs.forward[:-1])}"
+    if planned.work.judged:
+        said += f", ranking {duration(costs.ranking)}"
+    return f"{said}  [dim]({how})[/]"
+
+
+def _each(seconds: Sequence[float]) -> str:
+    """`1.4 s, 3 × 5.5 s`."""
+    runs: list[tuple[str, int]] = []
+    for one in map(duration, seconds):
+        if runs and runs[-1][0] == one:
+            runs[-1] = one, runs[-1][1] + 1
+        else:
+            runs.append((one, 1))
+    shown = [one if count == 1 else f"{count:,} × {one}" for one, count in runs]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:5], "…", shown[-1]]) or "nothing"
+
+
+def _print_nodes(console: Console, found: Simulation) -> None:
+    table = _table("", "utilisation", "busy", "idle", "peak memory")
+    for node in _some(range(found.plan.nodes), _MOST_NODES):
+        if node is None:
+            table.add_row("…", "", "", "", "")
+            continue
+        times = (duration(float(found.busy[node])), duration(float(found.idle[node])))
+        table.add_row(f"node {node + 1}", f"{found.utilisation[node]:.1%}", *times, size(int(found.memory[node])))
+    if found.plan.nodes > 1:
+        table.add_row(
+            "mean",
+            f"{found.utilisation.mean():.1%}",
+            *(duration(float(np.mean(seconds))) for seconds in (found.busy, found.idle)),
+            size(float(found.memory.mean())),
+        )
+    console.print(table)
+
+
+def _print_links(console: Console, found: Simulation) -> None:
+    links = found.link_bytes()
+    if not links:
+        return
+    table = _table("link", "bytes", "a chapter")
+    for link in _some(list(links), _MOST_LINKS):
+        if link is None:
+            table.add_row("…", "", "")
+        else:
+            count = links[link]
+            table.add_row(f"{link[0] + 1} → {link[1] + 1}", size(count), size(count / found.plan.chapters))
+    console.print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; where there is none, wide enough for the tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
+    return table
+
+
+def _some(items: Sequence[T], most: int) -> list[T | None]:
+    """All, or the first and the last two with a gap between."""
+    every = list(items)
+    return [*every] if len(every) <= most else [*every[: most - 3], None, *every[-2:]]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

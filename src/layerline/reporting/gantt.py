@@ -1,0 +1,126 @@
+"""A plan in time, drawn: a lane per node, a bar per row, an arrow per message while they can be told apart.
+
+    node 1  ███▒███▒███▒          training: a colour per block; forwarding: the same, paler; ranking: grey
+    node 2     ▒███▒███▒███       hatched thin bars below a lane: messages that leave the node
+
+Of a long plan the beginning is drawn, as much as can be read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerline.errors import LayerlineError, UsageError
+from layerline.schedules.plan import Action
+from layerline.schedules.simulate import Simulation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_BARS, _MOST_LANES, _MOST_ARROWS = 24, 24, 160  # bars: per lane
+_COLOURS = ("#2f6fbb", "#e07b39", "#3f9b6c", "#b3477d", "#8a6fc9", "#c2a336", "#4aa5b5", "#b5564a")
+_HEAD, _RANKING, _WIRE = "#3d3d3d", "#9a9a9a", "#c9c9c9"
+
+
+def check_gantt(path: str) -> None:
+    """UsageError if no picture of that name can be drawn: another kind of file, no matplotlib, no such folder."""
+    if Path(path).suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"--gantt draws .svg and .png, not {path}")
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"--gantt: there is no folder {Path(path).parent}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UsageError("--gantt needs matplotlib", hint='install it: pip install "layerline[report]"') from None
+
+
+def draw_gantt(found: Simulation, path: str, title: str) -> None:
+    """Draw and save. LayerlineError if the file cannot be written."""
+    from matplotlib.figure import Figure
+
+    plan = found.plan
+    lanes = min(plan.nodes, _MOST_LANES)
+    shown = np.flatnonzero(plan.node < lanes)
+    shown = shown[np.argsort(found.start[shown], kind="stable")]
+    most = _MOST_BARS * lanes
+    until = float(found.start[shown[most]]) if len(shown) > most else found.makespan
+    rows = shown[found.start[shown] < until]
+
+    figure = Figure(figsize=(12, 1.6 + 0.55 * lanes), layout="constrained")
+    axes = figure.add_subplot()
+    _bars(axes, found, rows, until)
+    _wires(axes, found, lanes, until)
+    _frame(axes, found, lanes, until, title)
+    try:
+        figure.savefig(path, dpi=160)
+    except OSError as error:
+        raise LayerlineError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _colour(found: Simulation, row: int) -> str:
+    plan = found.plan
+    if plan.action[row] == Action.NEGATIVES:
+        return _RANKING
+    stage = int(plan.stage[row])
+    return _HEAD if stage == plan.blocks else _COLOURS[stage % len(_COLOURS)]
+
+
+def _bars(axes: Axes, found: Simulation, rows: np.ndarray[Any, Any], until: float) -> None:
+    plan = found.plan
+    for row in rows.tolist():
+        begin, end = found.start[row], min(found.end[row], until)
+        train = plan.action[row] == Action.TRAIN
+        height = 0.62 if train else 0.4
+        pale = 1.0 if train else 0.42 if plan.action[row] == Action.FORWARD else 0.75
+        axes.barh(plan.node[row], end - begin, height, begin, color=_colour(found, row), alpha=pale, linewidth=0)
+        if train and (end - begin) / until > 0.018:
+            name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
+            words = f"{name}.{plan.chapter[row] + 1}"
+            axes.text((begin + end) / 2, plan.node[row], words, ha="center", va="center", fontsize=7, color="white")
+
+
+def _wires(axes: Axes, found: Simulation, lanes: int, until: float) -> None:
+    """Messages as thin bars under the sender's lane; as lines to the receiver's while they are few."""
+    sent = found.messages
+    seen = np.flatnonzero((found.leave < until) & (sent.sender < lanes) & (sent.receiver < lanes))
+    leave = found.end[sent.source]
+    for m in seen.tolist():
+        width = max(min(float(found.arrive[m]), until) - found.leave[m], until / 2000)
+        axes.barh(sent.sender[m] + 0.4, width, 0.1, found.leave[m], color=_WIRE, linewidth=0)
+        if len(seen) <= _MOST_ARROWS and found.start[sent.needed[m]] < until:
+            ends = (leave[m], found.start[sent.needed[m]]), (sent.sender[m] + 0.31, sent.receiver[m] - 0.31)
+            if sent.sender[m] > sent.receiver[m]:
+                ends = ends[0], (sent.sender[m] - 0.31, sent.receiver[m] + 0.31)
+            axes.plot(*ends, color=_HEAD, alpha=0.35, linewidth=0.7, solid_capstyle="round")
+
+
+def _frame(axes: Axes, found: Simulation, lanes: int, until: float, title: str) -> None:
+    from matplotlib.patches import Patch
+
+    plan = found.plan
+    axes.set_ylim(lanes - 0.4, -0.6)
+    axes.set_xlim(0, until)
+    axes.set_yticks(range(lanes), [f"node {n + 1}  {found.utilisation[n]:.0%}" for n in range(lanes)])
+    whole = until >= found.makespan
+    axes.set_xlabel("seconds" if whole else f"seconds; the first {until:,.4g} of {found.makespan:,.4g} s are shown")
+    part = "" if lanes == plan.nodes else f" (the first {lanes} nodes)"
+    axes.set_title(f"{title}{part}\n", loc="left", fontsize=11, fontweight="bold")
+    said = f"{found.makespan:,.4g} s, {found.speedup:.2f}× one node, {found.utilisation.mean():.0%} busy"
+    axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=_HEAD)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    blocks = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"block {b + 1}") for b in range(min(plan.blocks, 8))]
+    others = [Patch(color=_HEAD, label="head")] if plan.head else []
+    others += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
+    if (plan.action == Action.NEGATIVES).any():
+        others.append(Patch(color=_RANKING, alpha=0.75, label="ranking labels"))
+    if len(found.messages):
+        others.append(Patch(color=_WIRE, label="sending"))
+    axes.legend(handles=[*blocks, *others], ncols=len(blocks) + len(others), loc="upper right",
+                bbox_to_anchor=(1, 1.14 if lanes > 3 else 1.2), frameon=False, fontsize=8, handlelength=1.0,
+                columnspacing=1.1)  # fmt: skip

@@ -1,0 +1,119 @@
+"""Every way to train this network on these nodes, in one table, and which to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from layerline.schedules.all_layers import AllLayers
+from layerline.schedules.backprop import backprop
+from layerline.schedules.base import BaseSchedule
+from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate
+from layerline.schedules.dff import Dff
+from layerline.schedules.federated import Federated
+from layerline.schedules.sequential import Sequential
+from layerline.schedules.simulate import simulate
+from layerline.schedules.single_layer import SingleLayer
+from layerline.schedules.work import Work
+
+_AS_FAST = 1.03  # within this, the one that sends less is the better choice
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table. Seconds and bytes."""
+
+    name: str
+    """As the flags that choose it, after --schedule."""
+    seconds: float
+    speedup: float
+    """Over one node of speed 1 that trains as many images by the same rule."""
+    utilisation: float
+    """Mean over the nodes."""
+    bytes: int
+    """Over all links."""
+    memory: int
+    """The most one node holds."""
+    note: str = ""
+    """What makes it another training."""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it is the training that the table is about, only elsewhere."""
+        return not self.note
+
+
+def compare(work: Work, costs: Costs, world: World, sizes: Sizes, machine: Machine) -> list[Way]:
+    """All of them. `costs` may be measured; what full batches and backprop cost comes from the formula."""
+    ways = []
+    for schedule, note in _schedules(work):
+        theirs = costs
+        if isinstance(schedule, Dff) and schedule.batch == "full":
+            whole = estimate(replace(sizes, full_batch=True), machine)
+            theirs = replace(costs, train=whole.train)
+        found = simulate(schedule.plan(theirs.work(work)), theirs, world)
+        ways.append(
+            Way(
+                _flags(schedule),
+                found.makespan,
+                found.speedup,
+                float(found.utilisation.mean()),
+                int(found.bytes.sum()),
+                int(found.memory.max()),
+                note,
+            )
+        )
+    for other in backprop(sizes, machine, world, work.nodes, work.chapters):
+        values = (other.seconds, other.speedup, other.utilisation, other.bytes, other.memory)
+        ways.append(Way(other.name, *values, "another rule"))
+    return ways
+
+
+def choice(ways: list[Way]) -> str:
+    """One sentence: which, and why."""
+    able = [way for way in ways if way.comparable]
+    fastest = min(able, key=lambda way: way.seconds)
+    close = [way for way in able if way.seconds <= fastest.seconds * _AS_FAST]
+    best = min(close, key=lambda way: way.bytes)
+    if best.name == "sequential":
+        return "Choose --schedule sequential: no other way to do the same training is faster on these nodes."
+    why = f"it ends first, {best.speedup:.2f}× as fast as one node"
+    if best is not fastest:
+        why = f"{best.speedup:.2f}× as fast as one node, as good as the fastest ({fastest.name}), and it sends less"
+    said = f"Choose --schedule {best.name}: {why}."
+    rival = min((way for way in ways if "backprop" in way.name), key=lambda way: way.seconds)
+    than = "faster" if rival.seconds < best.seconds else "slower"
+    more = max(rival.seconds, best.seconds) / min(rival.seconds, best.seconds)
+    return f"{said[:-1]}; {rival.name} would be {more:.1f}× {than} and send {_times(rival.bytes, best.bytes)}."
+
+
+def _times(bytes: int, than: int) -> str:
+    if not bytes:
+        return "nothing"
+    return f"{bytes / than:.3g}× as much" if than else "what it need not"
+
+
+def _schedules(work: Work) -> Iterator[tuple[BaseSchedule, str]]:
+    """The schedules with settings that make a difference, and what makes them another training."""
+    yield Sequential(), ""
+    yield SingleLayer(), ""
+    yield SingleLayer(hand_over="activations"), ""
+    if work.judged:
+        yield SingleLayer(ranking="shared"), ""
+        yield SingleLayer(hand_over="activations", ranking="shared"), ""
+    yield AllLayers(), ""
+    if work.nodes > 1:
+        yield Federated(), f"1/{work.nodes} of the images a chapter"
+        yield Federated(average=True), "private images, averaged"
+    yield Dff(), "one step an epoch"
+
+
+def _flags(schedule: BaseSchedule) -> str:
+    """The flags that differ from the schedule's defaults."""
+    fields = type(schedule).model_fields
+    words = [str(fields["kind"].default)]
+    for name, field in fields.items():
+        value = getattr(schedule, name)
+        if name != "kind" and value != field.default:
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return " ".join(words)
