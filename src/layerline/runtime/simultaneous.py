@@ -62,9 +62,7 @@ class SimultaneousTrainer(Trainer):
             if index + 1 < len(self.learners):
                 x = self.model.network.normaliser(h, norms_R)
 
-    def _neutral_pass(
-        self, image: Tensor | Blank, indices_B: Tensor, labels_B: Tensor, epoch: int, batch: int
-    ) -> None:
+    def _neutral_pass(self, image: Tensor | Blank, indices_B: Tensor, labels_B: Tensor, epoch: int, batch: int) -> None:
         """The heads learn from the neutral view, then the negatives are drawn by what they think, where they are."""
         depth = len(self.learners) if self.head else 1 if self.judge else 0
         activities = self._neutral_activities(image, depth)
