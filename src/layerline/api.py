@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,17 +140,19 @@ class _Job:
         run, model = trainer.run, trainer.model
         checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with _threads(run), hears as heard:
-            execution = Execution(trainer, data, checkpoints, heard, stop)
-            execution.restore()
-            where = str(folder.path) if folder else ""
-            rows = list(execution.progress.rows)
-            heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
-            progress = execution.run()
-            values = _values(run, model, data, progress, folder)
-        if folder:
-            save_model(model, folder.model)
-            folder.write_result(values, progress.rows)
+        with folder.alone() if folder else nullcontext():
+            with _threads(run), hears as heard:
+                execution = Execution(trainer, data, checkpoints, heard, stop)
+                execution.restore()
+                where = str(folder.path) if folder else ""
+                rows = list(execution.progress.rows)
+                heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
+                progress = execution.run()
+                readouts = _readouts(model, data, execution.heed) if data.test else {}
+            values = _values(run, model, data, progress, readouts, folder)
+            if folder:
+                save_model(model, folder.model)
+                folder.write_result(values, progress.rows)
         return Result(model, values, progress.rows)
 
 
@@ -215,14 +217,17 @@ def _blocks(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Modu
     return blocks
 
 
-def _readouts(model: Model, data: Dataset) -> dict[str, float]:
-    assert data.test is not None
-    return {r.kind: accuracy(model, data.test, r) for r in model.available_readouts()}  # type: ignore[attr-defined]
+def _readouts(model: Model, data: Dataset, heed: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Accuracy of every readout the model has, the chosen one first."""
+    test = data.test
+    assert test is not None
+    return {r.kind: accuracy(model, test, r, heed) for r in model.available_readouts()}  # type: ignore[attr-defined]
 
 
-def _values(run: Run, model: Model, data: Dataset, progress: Progress, folder: RunFolder | None) -> dict[str, Any]:
+def _values(
+    run: Run, model: Model, data: Dataset, progress: Progress, readouts: dict[str, float], folder: RunFolder | None
+) -> dict[str, Any]:
     """The content of result.json."""
-    readouts = _readouts(model, data) if data.test else {}
     chosen = next(iter(readouts.values()), None)
     return {
         "preset": run.preset,
