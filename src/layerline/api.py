@@ -147,17 +147,18 @@ class _Job:
         run, model = trainer.run, trainer.model
         checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with compute_threads(run), hears as heard:
-            execution = Execution(trainer, data, checkpoints, heard, stop)
-            execution.restore()
-            where = str(folder.path) if folder else ""
-            rows = list(execution.progress.rows)
-            heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
-            progress = execution.run()
-            values = values_of(model, data, progress, folder)
-        if folder:
-            save_model(model, folder.model)
-            folder.write_result(values, progress.rows)
+        with folder.alone() if folder else nullcontext():
+            with compute_threads(run), hears as heard:
+                execution = Execution(trainer, data, checkpoints, heard, stop)
+                execution.restore()
+                where = str(folder.path) if folder else ""
+                rows = list(execution.progress.rows)
+                heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
+                progress = execution.run()
+                values = values_of(model, data, progress, folder, heed=execution.heed)
+            if folder:
+                save_model(model, folder.model)
+                folder.write_result(values, progress.rows)
         return model, values, progress.rows
 
 

@@ -44,15 +44,16 @@ class PlanJob:
     ) -> tuple[Model, dict[str, Any], list[Row]]:
         """Train from the finished slots in the folder to the end; leave everything in the folder."""
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with compute_threads(self.run), _place(folder) as path, hears as heard:
+        with _place(folder) as path, folder.alone() if folder else nullcontext():
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
-            before = Measured.of(pipeline.slots, self.plan.nodes)
-            where = str(folder.path) if folder else ""
-            heard(Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows()))
-            pipeline.work(heard, stop, sitting=before.sittings)
-            model, measured = pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes)
-            progress = Progress(measured.seconds, measured.rows())
-            values = values_of(model, self.data, progress, folder, **measured.values(self.plan))
+            with compute_threads(self.run), hears as heard:
+                before = Measured.of(pipeline.slots, self.plan.nodes)
+                where = str(folder.path) if folder else ""
+                heard(Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows()))
+                pipeline.work(heard, stop, sitting=before.sittings)
+                model, measured = pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes)
+                progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan)
+                values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
             if folder:
                 save_model(model, folder.model)
                 folder.write_result(values, progress.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,16 +18,28 @@ from layerline.runtime.model import Model
 from layerline.runtime.saved import weights_sha256
 
 
-def readouts_of(model: Model, data: Dataset) -> dict[str, float]:
+def _go_on() -> None:
+    pass
+
+
+def readouts_of(model: Model, data: Dataset, heed: Callable[[], None] = _go_on) -> dict[str, float]:
     """Accuracy on the held-out examples of every readout that the model has, the chosen one first."""
-    assert data.test is not None
-    return {r.kind: accuracy(model, data.test, r) for r in model.available_readouts()}  # type: ignore[attr-defined]
+    test = data.test
+    assert test is not None
+    return {r.kind: accuracy(model, test, r, heed) for r in model.available_readouts()}  # type: ignore[attr-defined]
 
 
-def values_of(model: Model, data: Dataset, progress: Progress, folder: RunFolder | None, **more: Any) -> dict[str, Any]:
-    """The content of result.json; `more`: what a run over nodes says besides."""
+def values_of(
+    model: Model,
+    data: Dataset,
+    progress: Progress,
+    folder: RunFolder | None,
+    heed: Callable[[], None] = _go_on,
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of result.json; `more`: what a run over nodes says besides. `heed` may stop the evaluation."""
     run = model.run
-    readouts = readouts_of(model, data) if data.test else {}
+    readouts = readouts_of(model, data, heed) if data.test else {}
     chosen = next(iter(readouts.values()), None)
     return {
         "preset": run.preset,

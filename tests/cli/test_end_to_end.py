@@ -92,3 +92,37 @@ def test_stopped_and_resumed_ends_the_same(tmp_path: Path, undisturbed: str, num
     assert "go on with: layerline resume run\n" in err
     assert _call(tmp_path, "predict", "run", "x.png").returncode == 2  # not finished, so there is no model
     assert _json(tmp_path, "resume", "run", "--quiet")["weights_sha256"] == undisturbed
+
+
+def _terminated_while_reading(folder: Path, image: Path, *words: str) -> tuple[int, str]:
+    """Exit status and standard error of a process that got SIGTERM while it waited for the content of an image."""
+    image.unlink()
+    os.mkfifo(image)
+    with subprocess.Popen([*_LAYERLINE, *words], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        writer = os.open(image, os.O_WRONLY)  # waits for the reader
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        os.close(writer)
+    return process.returncode, err
+
+
+def test_terminated_while_reading_data(tmp_path: Path) -> None:
+    """It used to end with 143 and without a word, also where there was a run to go on with."""
+    from PIL import Image
+
+    for label, grey in (("dark", 20), ("light", 220)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (4, 4), grey + number).save(tmp_path / "images" / label / f"{number}.png")
+    words = ["train", "digits", "--dataset", "images", "--epochs", "1", *_SMALL]
+    assert _call(tmp_path, *words, "--out-dir", "run").returncode == 0
+    image = tmp_path / "images" / "light" / "2.png"
+
+    status, err = _terminated_while_reading(tmp_path, image, *words, "--out-dir", "other")
+    assert status == 143
+    assert err == "\nterminated before training began; there is nothing to resume\n"
+    assert not (tmp_path / "other").exists()
+
+    status, err = _terminated_while_reading(tmp_path, image, "resume", "run")
+    assert status == 75
+    assert err == "terminated before training went on\n  go on with: layerline resume run\n"

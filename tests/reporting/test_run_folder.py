@@ -221,9 +221,35 @@ def test_the_card_of_modules_of_ones_own_does_not_describe_the_networks_settings
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     """Each would delete the other's checkpoint."""
     folder = RunFolder.create(tiny_run(), tmp_path / "run")
-    with folder.listening(lambda event: None):
-        second = RunFolder.open(tmp_path / "run")
-        with pytest.raises(UsageError, match="another process is training"), second.listening(lambda event: None):
+    with folder.alone():
+        with pytest.raises(UsageError, match="another process is training"), RunFolder.open(folder.path).alone():
             pass
-    with folder.listening(lambda event: None):  # free again
+        with pytest.raises(UsageError, match="another process is training"):
+            resume(folder.path, data=tiny_data())
+        assert not (folder.path / "result.json").exists()
+    with folder.alone():  # free again
         pass
+
+
+def test_a_run_holds_its_folder_until_the_result_is_written(tmp_path: Path) -> None:
+    """Two that resumed one finished run used to write its model at once."""
+    folder = tmp_path / "run"
+    refused: list[bool] = []
+
+    def try_the_folder(*state: object) -> None:
+        if (folder / "checkpoints" / "latest.json").exists():
+            try:
+                with RunFolder(folder).alone():
+                    refused.append(False)
+            except UsageError:
+                refused.append(True)
+
+    block = nn.Sequential(nn.Linear(9, 7), nn.ReLU())
+    block.register_state_dict_post_hook(try_the_folder)  # the model's files are written from it
+    blocks = [block, nn.Sequential(nn.Linear(7, 7), nn.ReLU())]
+    train(tiny_run(), data=tiny_data(), network=blocks, out_dir=folder)
+    before = len(refused)
+    assert before
+    resume(folder, data=tiny_data(), network=blocks)
+    assert len(refused) > before
+    assert all(refused)

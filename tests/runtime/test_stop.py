@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from layerline import api
+from layerline.errors import Stopped
+from layerline.events import EpochDone, Event, Minibatch, Saved
 from layerline.run import Run
-from layerline.runtime.stop import on_signals
+from layerline.runtime.stop import Stop, Terminated, ending_on_sigterm, on_signals
 
 RUN = Run.from_dict(
     {
@@ -95,6 +97,32 @@ def test_killed_terminated_interrupted_and_resumed(tmp_path: Path) -> None:
     assert [p.suffix for p in sorted((where / "checkpoints").iterdir())] == [".safetensors", ".json"]
 
 
+def test_the_final_evaluation_can_be_stopped_and_done_again(tmp_path: Path) -> None:
+    """It used to go on to its end, which on a slow machine looks like a program that ignores Ctrl-C."""
+    run = RUN.replace(epochs=1, chapters=1, checkpoint_seconds=1e9)
+    where = tmp_path / "run"
+    stop = Stop()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Saved):  # the only time: after the last minibatch
+            stop.exit_status = 130
+
+    with pytest.raises(Stopped, match="training is finished; its evaluation was stopped") as stopped:
+        api.train(run, out_dir=where, listener=hear, stop=stop)
+    assert stopped.value.exit_status == 130
+    assert stopped.value.hint == f"go on with: layerline resume {where}"
+    assert not (where / "result.json").exists()
+    assert not (where / "model").exists()
+
+    heard: list[Event] = []
+    result = api.resume(where, listener=heard.append)
+    assert not any(isinstance(event, Minibatch | EpochDone) for event in heard), "nothing is trained again"
+    expected = api.train(run)
+    for name in ("weights_sha256", "test_accuracy", "readouts"):
+        assert result.values[name] == expected.values[name]
+    assert (where / "result.json").exists()
+
+
 def test_signals_set_the_flag() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with on_signals() as stop:
@@ -107,3 +135,14 @@ def test_signals_set_the_flag() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_sigterm_with_nothing_to_save_raises() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ending_on_sigterm():
+        with on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.exit_status == 75, "in a training it sets the flag"
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -34,7 +34,7 @@ class LinearHead(nn.Module):
 def cross_entropy_slope(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     """d mean cross-entropy / d logits, float32 [B, C] (1)."""
     slope = torch.softmax(logits_BC, 1)
-    slope[torch.arange(len(labels_B), device=slope.device), labels_B] -= 1
+    slope.scatter_add_(1, labels_B[:, None], slope.new_full((len(labels_B), 1), -1.0))
     return slope.div_(len(labels_B))
 
 

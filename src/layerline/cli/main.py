@@ -1,7 +1,8 @@
 """`layerline COMMAND …`: parse, call the Python interface, print.
 
 Standard output carries results, standard error everything else. The exit status is 0, 1 (it failed), 2 (the request
-was wrong), 75 or 130 (stopped, and resumable). No user error shows a traceback, unless LAYERLINE_DEBUG=1 asks for it.
+was wrong), 75 or 130 (stopped, and resumable), 143 (terminated, nothing to resume). No user error shows a traceback,
+unless LAYERLINE_DEBUG=1 asks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import layerline
 from layerline.cli.parser import Parser
 from layerline.errors import LayerlineError, Stopped, UsageError, did_you_mean
+from layerline.runtime.stop import TERMINATED, Terminated, ending_on_sigterm
 
 # Each is a module of its own in `commands`, read only when it is called: PyTorch takes seconds to import.
 _COMMANDS = {
@@ -38,8 +40,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "×" shows "?" instead
     try:
-        _dispatch(list(sys.argv[1:] if words is None else words))
-        sys.stdout.flush()
+        with ending_on_sigterm():
+            _dispatch(list(sys.argv[1:] if words is None else words))
+            sys.stdout.flush()
     except LayerlineError as error:
         _report(error)
         return error.exit_status
@@ -48,6 +51,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return _INTERRUPTED
+    except Terminated as terminated:
+        print(f"\n{terminated or 'terminated'}", file=sys.stderr)
+        return TERMINATED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python's own last flush fails again, with a message
         return _PIPE_CLOSED

@@ -2,6 +2,9 @@
 
 One optimizer per block (PFF authors' code), so that a block can be trained, saved and handed on alone. Moments and
 master weights are float32 whatever the precision of the products; PyTorch's fused kernel makes one pass over them.
+
+A step is a count and an update. Taken apart, the update can go over a large weight in chunks of rows, each while it is
+in the cache: the kernel is elementwise, so the parts give what the whole gives.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.optim.adam import adam
 
 from layerline.settings import Settings
 
@@ -32,6 +34,15 @@ class AdamState:
         """Everything to save, by name."""
         lists = {"first": self.first, "second": self.second, "steps": self.steps}
         return {f"{name}.{i}": tensor for name, tensors in lists.items() for i, tensor in enumerate(tensors)}
+
+    def rows(self, index: int, chunks: int) -> list[AdamState]:
+        """The state of one parameter, cut by rows as `Tensor.chunk` cuts: views, which share the count."""
+        pairs = zip(self.first[index].chunk(chunks), self.second[index].chunk(chunks), strict=True)
+        return [AdamState([first], [second], [self.steps[index]]) for first, second in pairs]
+
+    def after(self, index: int) -> AdamState:
+        """The state of the parameters behind `index`."""
+        return AdamState(self.first[index + 1 :], self.second[index + 1 :], self.steps[index + 1 :])
 
 
 class Adam(Settings):
@@ -62,15 +73,25 @@ class Adam(Settings):
     def step(
         self, state: AdamState, parameters: list[Tensor], gradients: list[Tensor], lr: float | Tensor | None = None
     ) -> None:
-        """One update of `parameters` and `state`, in place. Gradients: float32, shaped like the parameters."""
-        adam(
+        """One update of `parameters` and `state`, in place. Gradients: float32, laid out like the parameters."""
+        self.count(state)
+        self.update(state, parameters, gradients, lr)
+
+    def count(self, state: AdamState) -> None:
+        """The first half of a step: count it, in place."""
+        torch._foreach_add_(state.steps, 1)
+
+    def update(
+        self, state: AdamState, parameters: list[Tensor], gradients: list[Tensor], lr: float | Tensor | None = None
+    ) -> None:
+        """The second half: moments and parameters, in place, at the step that was counted."""
+        torch._fused_adam_(
             parameters,
             gradients,
             state.first,
             state.second,
             [],
             state.steps,
-            fused=True,
             amsgrad=False,
             beta1=self.beta1,
             beta2=self.beta2,

@@ -19,7 +19,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,10 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from None
         return values
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Holds the folder while something is written to it. UsageError where another process holds it."""
+        return alone_in(self.path)
+
     @contextmanager
     def listening(self, listener: Listener, *, tensorboard: bool = False) -> Iterator[Listener]:
         """A listener that keeps `metrics.csv` (and TensorBoard's folder) current and passes every event on."""
@@ -123,8 +127,7 @@ class RunFolder:
             listener(event)
 
         try:
-            with alone_in(self.path):
-                yield hear
+            yield hear
         finally:
             metrics.close()
             if board:

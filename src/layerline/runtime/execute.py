@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,10 +28,15 @@ def make_trainer(model: Model, data: Dataset) -> Trainer:
     return kind(model, data)
 
 
-def accuracy(model: Model, examples: Examples, readout: BaseReadout | None = None) -> float:
-    """Fraction of examples the model gets right."""
-    predicted = model.scores(examples.inputs, readout).argmax(1).cpu()
-    return (predicted == examples.labels).double().mean().item()
+def accuracy(
+    model: Model, examples: Examples, readout: BaseReadout | None = None, heed: Callable[[], None] = lambda: None
+) -> float:
+    """Fraction of examples the model gets right. `heed` is called between parts, and may raise."""
+    predicted = []
+    for part in examples.inputs.split(model.chunk_rows(readout)):
+        heed()
+        predicted.append(model.scores(part, readout).argmax(1).cpu())
+    return (torch.cat(predicted) == examples.labels).double().mean().item()
 
 
 def refuse_divergence(rows: list[Row], run: Run) -> None:
@@ -87,6 +92,15 @@ class Execution:
         self._save()
         return self.progress
 
+    def heed(self) -> None:
+        """Stopped when asked to, for the time after training: all of it is saved, what is left can be done again."""
+        if self.stop.exit_status is None:
+            return
+        what = "training is finished; its evaluation was stopped"
+        if self.checkpoints is None:
+            raise Stopped(f"{what}, and nothing was saved", exit_status=self.stop.exit_status)
+        raise Stopped(what, exit_status=self.stop.exit_status, hint=self._go_on())
+
     def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
         """The same events; only the time inside the trainer counts as training."""
         while True:
@@ -124,9 +138,13 @@ class Execution:
     def _stopped(self, exit_status: int) -> Stopped:
         if self.checkpoints is None:
             return Stopped("training was stopped; nothing was saved", exit_status=exit_status)
-        folder: Path = self.checkpoints.folder.parent
         return Stopped(
             f"training was stopped and saved after {self.trainer.steps_done:,} of {self.trainer.steps:,} minibatches",
             exit_status=exit_status,
-            hint=f"go on with: layerline resume {folder}",
+            hint=self._go_on(),
         )
+
+    def _go_on(self) -> str:
+        assert self.checkpoints is not None
+        folder: Path = self.checkpoints.folder.parent
+        return f"go on with: layerline resume {folder}"

@@ -7,7 +7,7 @@ everything else should vanish beside them. Solution, per minibatch of R rows (nu
 2. norms of the rows of h             float32; they give the goodness and the next block's normaliser at once
 3. dL/dz                              the objective's closed form, no autograd
 4. G = dzᵀ x                          into a buffer that is reused
-5. Adam on the master weights, cast   fused
+5. G to float32, Adam, weights cast   by chunks of rows: each is still in the cache when it is read again
 
 Views that share their image (`LabelledViews`) multiply it once in 1 and once in 4. Any other module goes through
 autograd (`AutogradLearner`), to the same result.
@@ -30,6 +30,8 @@ from layerline.objectives.base import BaseObjective
 from layerline.objectives.optimizer import Adam
 
 BlockInput = Tensor | LabelledViews
+
+_CHUNK = 1 << 19  # weights updated at a time. On a CPU: smaller, and calls take over; larger, and it leaves the cache
 
 
 class Learner(ABC):
@@ -83,7 +85,17 @@ class LinearLearner(Learner):
         self._weight = weight if self._full else weight.to(dtype)
         self._bias = bias if self._full else bias.to(dtype)
         self._product = torch.empty_like(self._weight)
-        self._gradient = self._product if self._full else torch.empty_like(weight)
+        # In float32 nothing is cast, so nothing is read twice; on a GPU a chunk would be another launch.
+        chunks = 1 if self._full or weight.is_cuda else -(-weight.numel() // _CHUNK)
+        self._chunks = list(
+            zip(
+                self.moments.rows(0, chunks),
+                *(whole.chunk(chunks) for whole in (weight, self._weight, self._product)),
+                strict=True,
+            )
+        )
+        self._gradient = self._product if self._full else torch.empty_like(self._chunks[0][1])
+        self._other_moments = self.moments.after(0)
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
@@ -94,9 +106,7 @@ class LinearLearner(Learner):
         norms_R = row_norms(h_RN)  # 2
         record, state_gradients = self.objective.relu_gradient(h_RN, norms_R, labels_B, self.state, batch, dz_RN)  # 3
         self._weight_gradient(x, dz_RN)  # 4
-        gradients = [self._gradient, dz_RN.sum(0).to(self._gradient.dtype), *state_gradients]
-        self.adam.step(self.moments, self.parameters, gradients, lr)  # 5
-        self.refresh()
+        self._update([dz_RN.sum(0).to(self._gradient.dtype), *state_gradients], lr)  # 5
         return h_RN, norms_R, record
 
     @torch.no_grad()
@@ -131,8 +141,6 @@ class LinearLearner(Learner):
         else:
             self._multiply(_over_views(dz_RN, x.views), x.image_BF)
             self._product[:, x.columns] = dz_RN.t() @ x.label_RC
-        if not self._full:
-            self._gradient.copy_(self._product)
 
     def _multiply(self, dz_RN: Tensor, x_RI: Tensor) -> None:
         """product = dzᵀ x, over the hardest rows only where the objective says so."""
@@ -142,6 +150,20 @@ class LinearLearner(Learner):
             hardest = row_norms(dz_RN).topk(count, sorted=False).indices
             dz_RN, x_RI = dz_RN[hardest], x_RI[hardest]
         torch.mm(dz_RN.t(), x_RI, out=self._product)
+
+    def _update(self, other_gradients: list[Tensor], lr: float) -> None:
+        """The weight by chunks, from `_product`; bias and state from their gradients."""
+        self.adam.count(self.moments)
+        for moments, weight, low, product in self._chunks:
+            gradient = product
+            if not self._full:
+                gradient = self._gradient[: len(product)].copy_(product)
+            self.adam.update(moments, [weight], [gradient], lr)
+            if not self._full:
+                low.copy_(weight)
+        self.adam.update(self._other_moments, self.parameters[1:], other_gradients, lr)
+        if not self._full:
+            self._bias.copy_(self.block.bias.detach())
 
 
 def _over_views(rows_RN: Tensor, views: int) -> Tensor:

@@ -66,16 +66,20 @@ class Model(nn.Module):
             others += [LastHead(), AllHeads()]
         return [chosen, *(readout for readout in others if readout.kind != chosen.kind)]  # type: ignore[attr-defined]
 
+    def chunk_rows(self, readout: BaseReadout | None = None) -> int:
+        """Examples that are read at once."""
+        views = self.encoder.classes if isinstance(readout or self.run.readout, Goodness) else 1
+        return max(1, CHUNK_ROWS // views)
+
     def scores(self, raw: Tensor, readout: BaseReadout | None = None) -> Tensor:
         """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
         self.check(raw)
         readout = readout or self.run.readout
-        views = self.encoder.classes if isinstance(readout, Goodness) else 1
         device = next(self.parameters()).device
         if not len(raw):
             return torch.zeros(0, self.encoder.classes, device=device)
         with predicting(self), torch.inference_mode(), self.autocast():
-            parts = [readout.scores(self, part.to(device)) for part in raw.split(max(1, CHUNK_ROWS // views))]
+            parts = [readout.scores(self, part.to(device)) for part in raw.split(self.chunk_rows(readout))]
             return torch.cat(parts)
 
     def predict(self, raw: Tensor) -> Tensor:

@@ -71,8 +71,7 @@ class Pipeline:
             listener(event)
             if isinstance(event, EpochDone):
                 refuse_divergence(event.rows, self.run)
-            if stop.exit_status is not None:
-                raise self._stopped(len(worker.done), stop.exit_status)
+            self.heed(stop)
 
     def model(self) -> Model:
         """The finished model: the blocks of the last chapter, the mean of the shards' where there are several."""
@@ -83,11 +82,15 @@ class Pipeline:
             node.load_block(stage, versions, moments=False)
         return node.model
 
-    def _stopped(self, done: int, exit_status: int) -> Stopped:
-        total = int((self.plan.action != Action.FORWARD).sum())
-        return Stopped(
-            f"training was stopped after {done:,} of {total:,} slots, which are saved",
-            exit_status=exit_status,
+    def heed(self, stop: Stop) -> None:
+        """Stopped when asked to."""
+        if stop.exit_status is None:
+            return
+        rows = np.flatnonzero(np.isin(self.plan.node, list(self.nodes)) & (self.plan.action != Action.FORWARD))
+        done = sum(len(self.slots.done(node)) for node in self.nodes)
+        raise Stopped(
+            f"training was stopped after {done:,} of {len(rows):,} slots, which are saved",
+            exit_status=stop.exit_status,
             hint=f"go on with: layerline resume {self.slots.folder.parent}",
         )
 

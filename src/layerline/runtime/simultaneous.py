@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from layerline.blocks.encoder import Blank
 from layerline.events import Event, Minibatch
 from layerline.negatives.labels import LabelNegatives
 from layerline.runtime.seeding import generator
@@ -51,8 +52,9 @@ class SimultaneousTrainer(Trainer):
 
     def _learn(self, indices_B: Tensor, epoch: int, batch: int, augmentation_n: Tensor | None) -> None:
         labels_B = self.data.labels[indices_B]
-        self._neutral_pass(indices_B, labels_B, epoch, batch, augmentation_n)
-        x = self.first_input(indices_B, epoch, augmentation_n)
+        image = self.model.encoder.prepare(self.data.images(indices_B, augmentation_n))
+        self._neutral_pass(image, indices_B, labels_B, epoch, batch)
+        x = self.first_input(indices_B, epoch, augmentation_n, image)
         lr = self.lr(epoch, batch)
         for index, learner in enumerate(self.learners):
             h, norms_R, record = learner.learn(x, labels_B, lr, batch)
@@ -60,12 +62,10 @@ class SimultaneousTrainer(Trainer):
             if index + 1 < len(self.learners):
                 x = self.model.network.normaliser(h, norms_R)
 
-    def _neutral_pass(
-        self, indices_B: Tensor, labels_B: Tensor, epoch: int, batch: int, augmentation_n: Tensor | None
-    ) -> None:
+    def _neutral_pass(self, image: Tensor | Blank, indices_B: Tensor, labels_B: Tensor, epoch: int, batch: int) -> None:
         """The heads learn from the neutral view, then the negatives are drawn by what they think, where they are."""
         depth = len(self.learners) if self.head else 1 if self.judge else 0
-        activities = self._neutral_activities(indices_B, augmentation_n, depth)
+        activities = self._neutral_activities(image, depth)
         logits_BC, lr = None, self.head_lr(epoch, batch)
         if self.head:
             skip: int = getattr(self.run.readout, "skip", 0)
@@ -81,11 +81,11 @@ class SimultaneousTrainer(Trainer):
             self.negatives_n[indices_B] = policy.draw(labels_B, self.model.encoder.classes, logits_BC, draw)
 
     @torch.no_grad()
-    def _neutral_activities(self, indices_B: Tensor, augmentation_n: Tensor | None, depth: int) -> list[Tensor]:
+    def _neutral_activities(self, image: Tensor | Blank, depth: int) -> list[Tensor]:
         """Normalised outputs of the first `depth` blocks on the neutral view, [B, N] each."""
         activities: list[Tensor] = []
         if depth:
-            x = self.model.encoder.neutral(self.data.images(indices_B, augmentation_n))
+            x = self.model.encoder.neutral(image)
         for learner in self.learners[:depth]:
             x = self.model.network.normaliser(learner.forward(x))
             activities.append(x.flatten(1))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerline.blocks.encoder import Blank
 from layerline.blocks.head import LinearHead, accuracy_and_loss
 from layerline.blocks.network import predicting
 from layerline.data.dataset import Dataset
@@ -144,17 +145,19 @@ class Trainer(ABC):
         """The order of the examples in an epoch, [n]."""
         return self.data.order(0 if self.run.shuffle == "once" else epoch)
 
-    def first_input(self, indices_B: Tensor, epoch: int, augmentation_n: Tensor | None) -> BlockInput:
-        """What the first block learns from: the views the objective wants."""
+    def first_input(
+        self, indices_B: Tensor, epoch: int, augmentation_n: Tensor | None, image: Tensor | Blank | None = None
+    ) -> BlockInput:
+        """What the first block learns from: the views the objective wants. `image`: prepared already."""
         encoder, objective = self.model.encoder, self.run.objective
-        raw = self.data.images(indices_B, augmentation_n)
+        raw = encoder.prepare(self.data.images(indices_B, augmentation_n)) if image is None else image
+        if isinstance(raw, Blank):
+            return encoder.labelled(raw, [self.data.labels[indices_B], self.negatives_n[indices_B]])
         if not objective.needs_negatives:
             return encoder.plain(raw)
-        if self._masks is not None:
-            others, masks = self._hybrid_parts(indices_B, epoch)
-            negative = hybrid(raw, self.data.images(others, augmentation_n), masks)
-            return torch.cat((encoder.plain(raw), encoder.plain(negative)))
-        return encoder.labelled(raw, [self.data.labels[indices_B], self.negatives_n[indices_B]])
+        others, masks = self._hybrid_parts(indices_B, epoch)
+        negative = hybrid(raw, self.data.images(others, augmentation_n), masks)
+        return torch.cat((encoder.plain(raw), encoder.plain(negative)))
 
     def _hybrid_parts(self, indices_B: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Which other image and which mask each image of a minibatch is mixed with, the same all epoch."""

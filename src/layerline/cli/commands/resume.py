@@ -7,7 +7,9 @@ from pathlib import Path
 
 from layerline import api
 from layerline.cli.training import add_training, carry_out, prepare
+from layerline.errors import Stopped
 from layerline.reporting.run_folder import RunFolder
+from layerline.runtime.stop import Terminated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Go on and report."""
     folder = RunFolder.open(Path(arguments.run_dir))
-    data = prepare(folder.run().dataset, arguments)
+    try:
+        data = prepare(folder.run().dataset, arguments)
+    except Terminated:
+        raise Stopped(
+            "terminated before training went on", exit_status=75, hint=f"go on with: layerline resume {folder.path}"
+        ) from None
     carry_out(
         lambda listener, stop: api.resume(
             folder.path, data=data, listener=listener, stop=stop, tensorboard=arguments.tensorboard

@@ -13,6 +13,7 @@ from layerline.cli.output import note
 from layerline.cli.resolve import resolve
 from layerline.cli.training import add_training, carry_out, prepare
 from layerline.reporting.run_folder import default_out_dir
+from layerline.runtime.stop import Terminated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and report."""
     settings = resolve(arguments.start, arguments.config, settings_of(arguments), note)
-    data = prepare(settings.dataset, arguments)
+    try:
+        data = prepare(settings.dataset, arguments)
+    except Terminated:
+        raise Terminated("terminated before training began; there is nothing to resume") from None
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
     try:
         carry_out(
