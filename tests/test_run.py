@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from layerline.blocks.network import Mlp
 from layerline.blocks.normaliser import L2Norm, NoNorm, RmsNorm
 from layerline.data.labels import LabelInput
+from layerline.data.shards import ByLabel, Dirichlet, Iid
 from layerline.errors import UsageError
 from layerline.negatives.labels import Adaptive, Fixed, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
@@ -79,6 +80,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "nodes": st.integers(1, 9),
     "send_optimizer_state": st.booleans(),
+    "shards": st.one_of(st.builds(Iid), st.builds(ByLabel), st.builds(Dirichlet, concentration=POSITIVE)),
     "batch_size": st.integers(1, 10**6),
     "shuffle": st.sampled_from(["epoch", "once"]),
     "optimizer": st.builds(Adam, lr=POSITIVE, head_lr=st.none() | POSITIVE, beta1=SHARE, weight_decay=SHARE),
@@ -279,6 +281,7 @@ def test_digest() -> None:
         "nodes": 2,
         "speeds": (2.0,),
         "send_optimizer_state": False,
+        "shards": ByLabel(),
         "batch_size": 2,
         "shuffle": "once",
         "optimizer": Adam(beta1=0.5),
