@@ -38,6 +38,19 @@ class CheckpointError(LayerlineError):
     """A checkpoint or a saved model is damaged, incomplete or belongs to another run."""
 
 
+class PeerLost(LayerlineError):
+    """Another process of the run was killed, has stopped, ended too early or never came."""
+
+    def __init__(self, what: str, *, node: int | None = None, rank: int | None = None, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint or "what is finished is kept; go on with: layerline resume RUN_DIR")
+        self.node = node
+        self.rank = rank
+
+
+class MessageRefused(LayerlineError):
+    """A message from another process is damaged, or does not belong to this plan."""
+
+
 class Stopped(LayerlineError):
     """The run was asked to stop and saved itself: 130 after Ctrl-C, 75 after SIGTERM. It can be resumed."""
 

@@ -1,0 +1,215 @@
+"""The interface: what a logical node sends and receives, whatever process it lives in.
+
+A `Transport` serves the logical nodes of one process; `at(node)` is one node's end of it. Messages between two nodes of
+one process are encoded and decoded like all others, so that a codec gives the same bits however nodes are spread over
+processes, and bytes are counted alike.
+
+A message is decoded as it arrives, in the order it was sent in, and waits in the inbox until its row asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition
+from types import TracebackType
+from typing import Literal, Self, final
+
+from torch import Tensor
+
+from layerline.errors import LayerlineError, MessageRefused, PeerLost
+from layerline.transport.codecs import Bf16, Fp32, Int8
+from layerline.transport.link import Incoming, Outgoing
+from layerline.transport.message import Key, Message
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One message on its way, for the trace: begin and end in seconds since 1970."""
+
+    begin: float
+    end: float
+    key: Key
+    peer: int
+    """The node at the other end."""
+    nbytes: int
+    direction: Literal["send", "receive"]
+
+
+class Transport(ABC):
+    """The messages of the logical nodes of one process.
+
+    `placement`: the rank every node lives on. `timeout`: seconds any wait may take, at most.
+    """
+
+    def __init__(self, placement: Sequence[int], rank: int, codec: Fp32 | Bf16 | Int8, timeout: float) -> None:
+        self.placement, self.rank, self.codec, self.timeout = tuple(placement), rank, codec, timeout
+        self._inbox = _Inbox(self)
+        self._incoming: dict[tuple[int, int], Incoming] = {}
+        self._ends = {node: Endpoint(self, node) for node, place in enumerate(placement) if place == rank}
+
+    @final
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes of this process."""
+        return list(self._ends)
+
+    @final
+    def at(self, node: int) -> Endpoint:
+        """A node's end. The node must live in this process."""
+        return self._ends[node]
+
+    @abstractmethod
+    def dispatch(self, message: Message) -> None:
+        """Take an encoded message to its node, or queue it. PeerLost where that is known to be gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush what is queued, and end. PeerLost if something could not be delivered within `timeout`."""
+
+    @final
+    def who(self, rank: int) -> str:
+        """How errors call a process: `rank 1 (nodes 2, 3)`."""
+        nodes = [str(node) for node, place in enumerate(self.placement) if place == rank]
+        return f"rank {rank} (node{'s' * (len(nodes) != 1)} {', '.join(nodes)})"
+
+    @final
+    def _deliver(self, message: Message, begin: float, refuse: Callable[[str], MessageRefused]) -> None:
+        """Decode a message into the inbox of its node."""
+        link = (message.source, message.to)
+        if message.to not in self._ends:
+            raise refuse(f"{message.key} is for node {message.to}, which is not here")
+        tensors = self._incoming.setdefault(link, Incoming()).decode(message, refuse)
+        if not self._inbox.put(link, message.key, tensors):
+            raise refuse(f"{message.key} came twice")
+        self._record(message, begin, "receive")
+
+    @final
+    def _deliver_here(self, message: Message) -> None:
+        """The way between two nodes of this process."""
+        begin = time.time()
+        self._deliver(message, begin, lambda why: MessageRefused(f"node {message.source} sent what was refused: {why}"))
+        self._record(message, begin, "send")
+
+    @final
+    def _record(self, message: Message, begin: float, direction: Literal["send", "receive"]) -> None:
+        node, peer = (message.source, message.to) if direction == "send" else (message.to, message.source)
+        transfer = Transfer(begin, time.time(), message.key, peer, message.nbytes, direction)
+        self._ends[node].events.append(transfer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except LayerlineError:
+            if error is None:
+                raise
+
+
+@final
+class Endpoint:
+    """One logical node's end of the transport. Used by one thread at a time."""
+
+    def __init__(self, transport: Transport, node: int) -> None:
+        self.transport, self.node = transport, node
+        self.bytes_sent: dict[int, int] = {}
+        """Bytes for each destination node: headers, tables and payloads, also between nodes of one process."""
+        self.events: list[Transfer] = []
+        self._links: dict[int, Outgoing] = {}
+
+    def send(self, key: Key, tensors: dict[str, Tensor], to: int) -> dict[str, Tensor]:
+        """Queue a copy of `tensors` for node `to`; they may change as soon as this returns.
+
+        Returns what the reader will hold, to be read only: with a lossy codec that is what has to be kept with a
+        finished slot, for `resend`. Without one it is `tensors` themselves. PeerLost where the node is gone, or has
+        not taken earlier messages within the timeout.
+        """
+        message, decoded = self._link(to).encode(key, tensors)
+        self._dispatch(message)
+        return decoded
+
+    def resend(self, key: Key, decoded: dict[str, Tensor], to: int) -> None:
+        """After a restart: bring node `to` what an earlier `send` returned, bit by bit."""
+        self._dispatch(self._link(to).repeat(key, decoded))
+
+    def receive(self, key: Key, source: int) -> dict[str, Tensor]:
+        """The message `key` of node `source`, the caller's own; waits for it. Every message is given out once.
+
+        PeerLost as soon as the node's process is known to be gone, at the latest after the timeout; MessageRefused if
+        something came from there that cannot be believed.
+        """
+        return self.transport._inbox.take((source, self.node), key)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the codecs of this node's outgoing links remember, to be saved after any `send`."""
+        links = self._links.items()
+        return {f"{to}.{name}": tensor for to, link in links for name, tensor in link.tensors().items()}
+
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave, before the first `send` of a new process."""
+        parts: dict[int, dict[str, Tensor]] = {}
+        for title, tensor in saved.items():
+            to, name = title.split(".", 1)
+            parts.setdefault(int(to), {})[name] = tensor
+        for node, part in parts.items():
+            self._link(node).load(part)
+
+    def close(self) -> None:
+        """Close the whole process's transport."""
+        self.transport.close()
+
+    def _link(self, to: int) -> Outgoing:
+        return self._links.setdefault(to, Outgoing(self.node, to, self.transport.codec))
+
+    def _dispatch(self, message: Message) -> None:
+        self.transport.dispatch(message)
+        self.bytes_sent[message.to] = self.bytes_sent.get(message.to, 0) + message.nbytes
+
+
+Link = tuple[int, int]
+
+
+@final
+class _Inbox:
+    """What has arrived and was not asked for yet, by link and key."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._messages: dict[tuple[Link, Key], dict[str, Tensor]] = {}
+        self._lost: dict[int, LayerlineError] = {}
+        self._changed = Condition()
+
+    def put(self, link: Link, key: Key, tensors: dict[str, Tensor]) -> bool:
+        """False where it is already there."""
+        with self._changed:
+            if (link, key) in self._messages:
+                return False
+            self._messages[link, key] = tensors
+            self._changed.notify_all()
+        return True
+
+    def lose(self, rank: int, why: LayerlineError) -> None:
+        """Nothing more will come from a rank; the first reason counts."""
+        with self._changed:
+            self._lost.setdefault(rank, why)
+            self._changed.notify_all()
+
+    def take(self, link: Link, key: Key) -> dict[str, Tensor]:
+        """Wait for a message."""
+        source, to = link
+        rank, timeout = self._transport.placement[source], self._transport.timeout
+        with self._changed:
+            self._changed.wait_for(lambda: (link, key) in self._messages or rank in self._lost, timeout)
+            if (link, key) in self._messages:
+                return self._messages.pop((link, key))
+        lost = self._lost.get(rank)
+        if lost is not None and not isinstance(lost, PeerLost):
+            raise lost
+        why = lost.what if lost else f"{self._transport.who(rank)} is there, but took more than {timeout:g} s"
+        raise PeerLost(f"{why}; node {to} waits for {key} from node {source}", node=source, rank=rank)
