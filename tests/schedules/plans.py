@@ -16,6 +16,7 @@ from layerline.schedules.single_layer import SingleLayer
 from layerline.schedules.work import Work
 
 COST = st.floats(0.01, 10)
+SPEED = st.sampled_from([0.1, 0.5, 1.0, 2.0])
 
 
 @st.composite
@@ -33,8 +34,8 @@ def works(draw: st.DrawFn) -> Work:
         train=() if alike else tuple(draw(st.lists(COST, min_size=count, max_size=count))),
         forward=() if alike else tuple(draw(st.lists(COST, min_size=blocks, max_size=blocks))),
         ranking=draw(COST),
-        speeds=() if alike else tuple(draw(st.lists(st.sampled_from([0.1, 0.5, 1.0, 2.0]), min_size=nodes, max_size=nodes))),
-    )  # fmt: skip
+        speeds=() if alike else tuple(draw(st.lists(SPEED, min_size=nodes, max_size=nodes))),
+    )
 
 
 @st.composite
