@@ -74,11 +74,23 @@ _SETTINGS = """
     --checkpoint-seconds
 """.split()  # noqa: SIM905, one line per setting
 
+_WORLD = """
+    --link --latency --codec --arithmetic --memory --measure --compare --gantt
+""".split()  # noqa: SIM905
+
+_IN_NUMBERS = """
+    --blocks --width --inputs --classes --examples --negatives --readout --epochs --chapters --batch-size --precision
+    --schedule --hand-over --schedule.hand-over --ranking --schedule.ranking --delay --schedule.delay
+    --average --schedule.average --no-average --no-schedule.average --batch --schedule.batch
+    --nodes --speeds --send-optimizer-state --no-send-optimizer-state
+""".split()  # noqa: SIM905
+
 _FLAGS = {
     "train": ["--config", "--out-dir", *_TRAINING, *_SETTINGS],
     "resume": _TRAINING,
     "evaluate": ["--dataset", *_DATA, *_FORMAT],
     "predict": ["--resize", *_FORMAT],
+    "plan": ["--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
     "presets": _FORMAT,
     "env": _FORMAT,
     "cite": [],
@@ -91,3 +103,11 @@ def test_a_command_has_exactly_these_flags(command: str) -> None:
     importlib.import_module(f"layerline.cli.commands.{command}").add_arguments(parser)
     found = [flag for action in parser._actions for flag in action.option_strings]
     assert sorted(found) == sorted(["-h", "--help", *_FLAGS[command]])
+
+
+def test_a_plan_in_numbers_has_exactly_these_flags() -> None:
+    parser = Parser("plan", "", "")
+    parser.words = ["--blocks=4"]
+    importlib.import_module("layerline.cli.commands.plan").add_arguments(parser)
+    found = [flag for action in parser._actions for flag in action.option_strings]
+    assert sorted(found) == sorted(["-h", "--help", *_FORMAT, *_WORLD, *_IN_NUMBERS])

@@ -77,11 +77,28 @@ def _run(table: Table) -> Run:
     assume(not (readout != "softmax" and "head_lr" in table.get("optimizer", {})))
     if "chapters" in table:
         table["epochs"] = table["chapters"] * 2
+    _make_schedule_possible(table)
     try:
         return Run.from_dict(table)
     except UsageError:
         assume(False)
         raise
+
+
+def _make_schedule_possible(table: Table) -> None:
+    """Few tables drawn at random are about nodes that could work together; change those that are not."""
+    schedule, nodes = table.get("schedule", {}), table.get("nodes", 1)
+    if schedule.get("kind", "sequential") != "sequential" or nodes > 1:
+        table["order"] = "chapters"
+    if nodes == 1:
+        table.pop("speeds", None)
+        table.pop("send_optimizer_state", None)
+    elif "speeds" in table:
+        table["nodes"] = len(table["speeds"])
+    forward_forward = table.get("objective", {}).get("kind", "forward-forward") == "forward-forward"
+    if not forward_forward or table.get("negatives", {}).get("kind") not in ("adaptive", "sampled"):
+        schedule.pop("ranking", None)
+        schedule.pop("delay", None)
 
 
 def _words(table: Table, path: str = "") -> list[str]:

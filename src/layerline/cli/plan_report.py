@@ -17,6 +17,7 @@ from layerline.schedules.compare import Way, choice
 from layerline.schedules.costs import Costs, World
 from layerline.schedules.grid import grid
 from layerline.schedules.limits import limits
+from layerline.schedules.plan import Action
 from layerline.schedules.simulate import Simulation
 from layerline.schedules.work import Work
 
@@ -62,13 +63,13 @@ def print_plan(planned: Planned) -> None:
     for line in grid(plan, found.messages, width=min(console.width, 120)):
         console.print(line, soft_wrap=True, markup=False)
     legend = "2.1: block 2 for chapter 1" + (", h: the softmax head" if plan.head else "")
-    legend += ", *: then new negatives" if planned.work.judged else ""
+    legend += ", *: then new negatives" if (plan.action == Action.NEGATIVES).any() else ""
     console.print(f"[dim]{legend}[/]\n")
     console.print(_seconds_of(planned))
     ideal = sum(planned.work.speeds)
     console.print(
-        f"makespan    [bold]{duration(found.makespan)}[/], [bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 "
-        f"({duration(found.sequential)}); these nodes could do {ideal:g}×"
+        f"makespan    [bold]{duration(found.makespan)}[/], [bold]{found.speedup:.2f}×[/] as fast as one "
+        f"node of speed 1 ({duration(found.sequential)}); these nodes could do {ideal:g}×"
     )
     console.print(f"traffic     {size(int(found.bytes.sum()))}, {size(found.bytes.sum() / plan.chapters)} a chapter\n")
     _print_nodes(console, found)

@@ -8,13 +8,15 @@ orders over queues of bounded length wait for each other for ever. Solution:
 2. A link delivers in the order of sending. So a message is received *before* the first row that needs it, or needs a
    later message of the same link.
 3. What one row sends to several nodes goes out in the order in which it will be received.
+4. Computing never waits for a send: every link has a sender of its own, with a list as long as it gets.
 
     node 1   train 1.1   send (1.1 → 2)   train 1.2   send (1.2 → 2) …
     node 2   receive (1.1 ← 1)   forward 1.1   train 2.1 …
 
 Why nothing can wait for ever, even if a sender waits until its message is taken: take the first row, in the plan's
-order, that is not carried out. All rows before it are, so what its node waits for has been computed, and the node that
-computed it is either about to send it, or sends to somebody who takes it before that row (3), which has happened.
+order, that is not carried out. Its node waits for a message, for nothing else (4). The row that makes it comes earlier
+and is done, so the message is with its link's sender; what stands before it there, its node takes no later (2).
+Without 4 this fails: two nodes that exchange a chapter's states, each waiting to send its second one, wait for ever.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Send:
-    """Hand a message to its link."""
+    """Hand a message to the sender of its link; this does not wait."""
 
     message: int
 
