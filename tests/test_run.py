@@ -27,6 +27,7 @@ from layerline.schedules.dff import Dff
 from layerline.schedules.federated import Federated
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.single_layer import SingleLayer
+from layerline.transport.codecs import Bf16, Fp32, Int8
 
 POSITIVE = st.floats(1e-8, 100, exclude_min=True)
 SHARE = st.floats(0, 1, exclude_max=True)
@@ -80,6 +81,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "nodes": st.integers(1, 9),
     "send_optimizer_state": st.booleans(),
+    "codec": st.one_of(
+        st.builds(Fp32), st.builds(Bf16), st.builds(Int8, first=st.sampled_from(["int8", "bf16", "exact"]))
+    ),
     "shards": st.one_of(st.builds(Iid), st.builds(ByLabel), st.builds(Dirichlet, concentration=POSITIVE)),
     "batch_size": st.integers(1, 10**6),
     "shuffle": st.sampled_from(["epoch", "once"]),
@@ -282,6 +286,7 @@ def test_digest() -> None:
         "speeds": (2.0,),
         "send_optimizer_state": False,
         "shards": ByLabel(),
+        "codec": Bf16(),
         "batch_size": 2,
         "shuffle": "once",
         "optimizer": Adam(beta1=0.5),

@@ -50,7 +50,7 @@ class PlanJob:
                 before = Measured.of(pipeline.slots, self.plan.nodes)
                 where = str(folder.path) if folder else ""
                 heard(Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows()))
-                pipeline.work(heard, stop, sitting=before.sittings)
+                pipeline.work(heard, stop, pipeline.here(), sitting=before.sittings)
                 model, measured = pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes)
                 progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan)
                 values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)

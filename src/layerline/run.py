@@ -34,6 +34,7 @@ from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
 from layerline.settings import Settings
+from layerline.transport.codecs import Codec, Fp32
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
@@ -91,6 +92,8 @@ class Run(Settings):
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
+    codec: Codec = Fp32()
+    """How blocks and outputs are written when they travel between nodes; the paper: as they are."""
     shards: Shards = Iid()
     """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
     batch_size: int = Field(default=256, ge=1)

@@ -54,6 +54,8 @@ _SETTINGS = """
     --nodes
     --speeds
     --send-optimizer-state --no-send-optimizer-state
+    --codec
+    --first --codec.first
     --shards
     --concentration --shards.concentration
     --batch-size

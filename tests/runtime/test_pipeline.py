@@ -65,7 +65,7 @@ def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:
                 stop.exit_status = 75
 
         try:
-            pipeline.work(hear, stop)
+            pipeline.work(hear, stop, pipeline.here())
         except Stopped:
             left.pop(0)
         else:
@@ -122,6 +122,10 @@ RUNS = {
 } | {
     "grid": planned(SINGLE_LAYER, nodes=6),
     "moments stay": planned(ALL_LAYERS, nodes=2, send_optimizer_state=False),
+    "int8": planned(ALL_LAYERS, nodes=3, codec={"kind": "int8"}),
+    "int8, weights": planned(SINGLE_LAYER, nodes=3, codec={"kind": "int8"}),
+    "int8, moments stay": planned(ALL_LAYERS, nodes=2, codec={"kind": "int8"}, send_optimizer_state=False),
+    "bf16": planned(HANDED_OVER, nodes=3, codec={"kind": "bf16"}),
     "averaged": planned({"schedule": {"kind": "federated", "average": True}}, nodes=2),
 }
 
@@ -172,7 +176,7 @@ def test_a_damaged_slot_is_refused(tmp_path: Path) -> None:
             stop.exit_status = 75
 
     with pytest.raises(Stopped, match="of 12 slots, which are saved"):
-        pipeline.work(hear, stop)
+        pipeline.work(hear, stop, pipeline.here())
     for path in (tmp_path / "slots").glob("*.safetensors"):
         damaged = bytearray(path.read_bytes())
         damaged[-3] ^= 1

@@ -67,7 +67,7 @@ class Learner(ABC):
         """Everything a checkpoint needs of this learner, by name."""
         named = {f"block.{k}": v for k, v in self.block.state_dict().items()}
         named |= {f"state.{k}": v for k, v in self.state.state_dict().items()}
-        return named | {f"adam.{k}": v for k, v in self.moments.tensors().items()}
+        return named | {f"optimizer.{k}": v for k, v in self.moments.tensors().items()}
 
 
 class LinearLearner(Learner):
@@ -249,7 +249,7 @@ class HeadLearner:
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs, by name."""
         named = {f"head.{k}": v for k, v in self.head.state_dict().items()}
-        return named | {f"adam.{k}": v for k, v in self.moments.tensors().items()}
+        return named | {f"optimizer.{k}": v for k, v in self.moments.tensors().items()}
 
 
 def make_learner(

@@ -27,11 +27,24 @@ def last_slots(plan: Plan) -> list[int]:
     return sorted(last, key=lambda r: (int(plan.stage[r]), int(plan.shard[r])))
 
 
+def to_do(plan: Plan, done: set[int]) -> set[int]:
+    """Rows without a result; of those that only forward, the ones that somebody still needs."""
+    direct, todo = readers(plan), set[int]()
+    for row in reversed(range(len(plan))):
+        if plan.action[row] == Action.FORWARD:
+            needed = any(reader in todo for reader in direct.get(row, ()))
+        else:
+            needed = row not in done
+        if needed:
+            todo.add(row)
+    return todo
+
+
 class Needs:
     """Which finished rows may still be asked for."""
 
     def __init__(self, plan: Plan) -> None:
-        direct = readers(plan)
+        self.readers = direct = readers(plan)
         durable = [int(row) for row in range(len(plan)) if plan.action[row] != Action.FORWARD]
         self._users = {row: _durable_users(plan, row, direct) for row in durable}
         latest: dict[tuple[int, int], int] = {}

@@ -44,7 +44,7 @@ class Node(Trainer):
         `moments`: the optimizer's moments, too.
         """
         for name, tensor in self.learner_tensors(stage).items():
-            if moments or not name.startswith("adam."):
+            if moments or not name.startswith("optimizer."):
                 total = versions[0][name].to(tensor.device)
                 for version in versions[1:]:
                     total = total + version[name].to(tensor.device)

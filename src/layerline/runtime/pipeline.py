@@ -10,7 +10,7 @@ Nodes are part of the plan and decide the bits; processes are not, and don't.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.needs import last_slots
 from layerline.runtime.node import Node
+from layerline.runtime.post import Post
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 from layerline.runtime.worker import Worker
 from layerline.schedules.plan import Action, Plan
+from layerline.transport.in_process import InProcess
 
 
 class Pipeline:
@@ -63,15 +65,27 @@ class Pipeline:
             total += each * len(slots)
         return done, total
 
-    def work(self, listener: Listener, stop: Stop, *, sitting: int = 0, **channels: Any) -> None:
+    def work(
+        self,
+        listener: Listener,
+        stop: Stop,
+        post: Post,
+        *,
+        sitting: int = 0,
+        done_elsewhere: Callable[[], set[int]] = set,
+    ) -> None:
         """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
-        moments = self.run.send_optimizer_state
-        worker = Worker(self.plan, self.nodes, self.slots, send_moments=moments, sitting=sitting, **channels)
+        worker = Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=done_elsewhere)
         for event in worker.work():
             listener(event)
             if isinstance(event, EpochDone):
                 refuse_divergence(event.rows, self.run)
             self.heed(stop)
+
+    def here(self) -> Post:
+        """The post of a single process with all nodes."""
+        transport = InProcess(self.plan.nodes, codec=self.run.codec)
+        return Post(self.plan, transport, moments=self.run.send_optimizer_state)
 
     def model(self) -> Model:
         """The finished model: the blocks of the last chapter, the mean of the shards' where there are several."""
@@ -147,5 +161,6 @@ class Measured:
         seconds, busy = self.seconds, self.busy
         return {
             "utilisation": round(sum(busy) / (plan.nodes * seconds), 4) if seconds else 1.0,
+            "bytes_sent": sum(each["bytes"] for facts in self.facts.values() for each in facts),
             "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
         }

@@ -2,11 +2,13 @@
 
 Problem: one process with all logical nodes, and any number of processes with some each, must end with the same bits,
 and a worker that starts again must go on from the finished slots. Solution: nothing but the plan decides what a row
-starts from. A row's result (a block as its readers get it, stored outputs, labels) is kept under the row's number until
-no row that is still to do needs it; where it comes from (made here, on disk, received) makes no difference.
+starts from, and whatever comes from another node comes as a message, also within a process.
 
-A node's model holds the latest version of every block it trained or was given. A result is copied only where another
-node, or a later row, needs it after the model has moved on.
+1. Inputs: what the node's model holds already, what an earlier row here made, or a message.
+2. The row itself.
+3. Messages to whoever needs its result, then the result to disk, then a note that it is done.
+
+A node's model holds the latest version of every block it trained or was given.
 """
 
 from __future__ import annotations
@@ -15,25 +17,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layerline.events import EpochDone, Event, RowBegins, RowDone
-from layerline.runtime.needs import Needs, readers
+from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
+from layerline.runtime.post import Post
 from layerline.runtime.slots import Slots
 from layerline.schedules.plan import Action, Carries, Plan
 
 Result = dict[str, Tensor]
+Inputs = list[tuple[int, Carries, Result | None]]
+Name = tuple[int, Carries | None, int]
+"""A result at a node: the row that made it, how it came if it came as a message, the node."""
 
 
 class Worker:
-    """The rows of `nodes` (this process's logical nodes by number), their results in `slots`.
+    """The rows of `nodes` (this process's logical nodes by number), their results in `slots`, messages by `post`.
 
-    `send_moments`: Adam's moments travel with a block; else every node keeps its own. `receive(row, what, node)`
-    waits for a result made in another process; `send(row, result)` is handed every result, after it is durable.
-    `sitting`: how often the run was started before.
+    `done_elsewhere` says which rows other processes have on disk; `sitting`: how often the run was started before.
     """
 
     def __init__(
@@ -41,75 +46,67 @@ class Worker:
         plan: Plan,
         nodes: Mapping[int, Node],
         slots: Slots,
+        post: Post,
         *,
-        send_moments: bool = True,
         sitting: int = 0,
-        receive: Callable[[int, Carries, int], Result] | None = None,
-        send: Callable[[int, Result], None] | None = None,
+        done_elsewhere: Callable[[], set[int]] = set,
     ) -> None:
-        self.plan, self.nodes, self.slots = plan, nodes, slots
-        self.send_moments, self.sitting = send_moments, sitting
-        self._receive, self._send = receive, send
-        self._results: dict[int, Result] = {}
+        self.plan, self.nodes, self.slots, self.post = plan, nodes, slots, post
+        self.sitting, self._done_elsewhere = sitting, done_elsewhere
+        self._kept: dict[Name, Result] = {}  # what rows that are still to do will ask for
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
-        self._readers, self._needs = readers(plan), Needs(plan)
+        self._needs = Needs(plan)
         self.done = {row for node in nodes for row in slots.done(node)}
         self._deleted = {row for row in self.done if not slots.has(row)}
-        self.todo = self._to_do()
-        self._uses = Counter(source for row in self.todo for source, _ in plan.inputs(row))
-
-    # What is to be done --------------------------------------------------------------------------------------------
-
-    def _to_do(self) -> list[int]:
-        """My rows without a result; of those that only forward, the ones that somebody still needs."""
-        plan, todo = self.plan, set[int]()
-        for row in reversed(plan.rows_of(set(self.nodes))):
-            if plan.action[row] == Action.FORWARD:
-                needed = any(reader in todo for reader in self._readers.get(row, ()))
-            else:
-                needed = row not in self.done
-            if needed:
-                todo.add(row)
-        return sorted(todo)
+        self._open = to_do(plan, self.done | done_elsewhere())
+        self.todo = sorted(row for row in self._open if int(plan.node[row]) in nodes)
+        self._uses = Counter(self._name(row, source, what) for row in self.todo for source, what in plan.inputs(row))
 
     def work(self) -> Iterator[Event]:
         """Do it. Yields after every minibatch, and before and after every row."""
-        self._restore_moments()
+        self._restore()
+        self.post.again(sorted(self.done - self._deleted), self._open, self.slots.load)
         for row in self.todo:
-            inputs = [(source, carries, self._fetch(row, source, carries)) for source, carries in self.plan.inputs(row)]
-            yield RowBegins(row, int(self.plan.node[row]))
+            node = int(self.plan.node[row])
+            inputs = [(source, what, self._fetch(row, source, what)) for source, what in self.plan.inputs(row)]  # 1
+            yield RowBegins(row, node)
             begin = time.time()
-            rows: list[dict[str, object]] = []
-            for event in self._carry_out(row, inputs):
+            metrics: list[dict[str, Any]] = []
+            for event in self._carry_out(row, inputs):  # 2
                 if isinstance(event, EpochDone):
-                    rows += [asdict(each) for each in event.rows]
+                    metrics += [asdict(each) for each in event.rows]
                 yield event
-            self._finish(row, begin, rows)
-            yield RowDone(row, int(self.plan.node[row]), begin, time.time())
+            self._finish(row, begin, metrics)  # 3
+            yield RowDone(row, node, begin, time.time())
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
-    def _fetch(self, row: int, source: int, carries: Carries) -> Result | None:
+    def _name(self, row: int, source: int, what: Carries) -> Name:
+        """Under which name a result is kept for a row: one of its own node's, or a message to it."""
+        node = int(self.plan.node[row])
+        return (source, None, node) if int(self.plan.node[source]) == node else (source, what, node)
+
+    def _fetch(self, row: int, source: int, what: Carries) -> Result | None:
         """What an edge carries; None where the node's model holds it already."""
-        held = {Carries.STATE: self._whole, Carries.WEIGHTS: self._holds}.get(carries)
-        place = int(self.plan.node[row]), int(self.plan.stage[source])
+        name = self._name(row, source, what)
+        place = name[2], int(self.plan.stage[source])
+        held = {Carries.STATE: self._whole, Carries.WEIGHTS: self._holds}.get(what)
         if held and held.get(place) == source and len(self._versions(row, place[1])) == 1:
             return None
-        if source not in self._results:
-            if source in self.done and int(self.plan.node[source]) in self.nodes:
-                self._results[source] = self.slots.load(source)
+        if name not in self._kept:
+            if name[1] is None:
+                self._kept[name] = self.slots.load(source)
             else:
-                assert self._receive is not None, f"row {row} needs row {source}, which nobody makes"
-                self._results[source] = self._receive(source, carries, int(self.plan.node[source]))
-        return self._results[source]
+                self._kept[name] = self.post.receive(source, what, name[2])
+        return self._kept[name]
 
-    def _restore_moments(self) -> None:
+    def _restore(self) -> None:
         """Give every block of mine that was trained before the state its last slot here left it in."""
         plan = self.plan
         last: dict[tuple[int, int], int] = {}
         for row in sorted(self.done):
-            if plan.action[row] == Action.TRAIN and int(plan.node[row]) in self.nodes:
+            if plan.action[row] == Action.TRAIN:
                 last[int(plan.node[row]), int(plan.stage[row])] = row
         needed = {(int(plan.node[r]), int(plan.stage[r])) for r in self.todo if plan.action[r] == Action.TRAIN}
         for (node, stage), row in last.items():
@@ -117,12 +114,12 @@ class Worker:
                 self.nodes[node].load_block(stage, [self.slots.load(row)], moments=True)
                 self._holds[node, stage] = self._whole[node, stage] = row
 
-    def _take(self, node_number: int, inputs: list[tuple[int, Carries, Result | None]]) -> Tensor | None:
-        """Bring blocks and labels of the inputs into the node; returns stored outputs, if they are among them."""
-        node, labels, outputs = self.nodes[node_number], [], None
+    def _take(self, number: int, inputs: Inputs) -> Tensor | None:
+        """Bring blocks and labels of the inputs into a node; returns stored outputs, if they are among them."""
+        node, labels, outputs = self.nodes[number], [], None
         blocks: dict[tuple[int, Carries], list[tuple[int, Result | None]]] = {}
-        for source, carries, result in inputs:
-            match carries:
+        for source, what, result in inputs:
+            match what:
                 case Carries.OUTPUTS:
                     assert result is not None
                     outputs = result["outputs"]
@@ -130,27 +127,27 @@ class Worker:
                     assert result is not None
                     labels.append(result["labels"])
                 case _:
-                    blocks.setdefault((int(self.plan.stage[source]), carries), []).append((source, result))
-        for (stage, carries), versions in blocks.items():
+                    blocks.setdefault((int(self.plan.stage[source]), what), []).append((source, result))
+        for (stage, what), versions in blocks.items():
             found = [result for _, result in versions if result is not None]
             if found:
                 assert len(found) == len(versions)
-                moments = carries == Carries.STATE and self.send_moments
+                moments = what == Carries.STATE and self.post.moments
                 node.load_block(stage, found, moments)
-                self._holds[node_number, stage] = versions[0][0] if len(versions) == 1 else -1
-                self._whole.pop((node_number, stage), None)
+                self._holds[number, stage] = versions[0][0] if len(versions) == 1 else -1
+                self._whole.pop((number, stage), None)
         if labels:
             node.negatives_n.copy_(torch.cat(labels))
         return outputs
 
     # Rows ----------------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, row: int, inputs: list[tuple[int, Carries, Result | None]]) -> Iterator[Event]:
+    def _carry_out(self, row: int, inputs: Inputs) -> Iterator[Event]:
         plan = self.plan
         number, stage, chapter = int(plan.node[row]), int(plan.stage[row]), int(plan.chapter[row])
         node = self.nodes[number]
         outputs = self._take(number, inputs)
-        judged = any(carries == Carries.LABELS for _, carries, _ in inputs)
+        judged = any(what == Carries.LABELS for _, what, _ in inputs)
         if stage == 0 and plan.action[row] != Action.NEGATIVES and not judged:
             node.begin_plain_chapter(chapter)
         match Action(plan.action[row]):
@@ -161,47 +158,50 @@ class Worker:
                     yield from node.epoch(stage, epoch)
                 node.inputs = None
                 self._holds[number, stage] = self._whole[number, stage] = row
-                self._results[row] = dict(node.learner_tensors(stage))
+                self._kept[row, None, number] = node.learner_tensors(stage)
             case Action.FORWARD:
-                self._results[row] = {"outputs": node.forward(stage, chapter, outputs)}
+                self._kept[row, None, number] = {"outputs": node.forward(stage, chapter, outputs)}
             case Action.NEGATIVES:
                 part = plan.part(row, len(node.data))
-                self._results[row] = {"labels": node.negatives(chapter + 1, node.scores(part), part)}
+                labels = node.negatives(chapter + 1, node.scores(part), part)
+                self._kept[row, None, number] = {"labels": labels}
 
-    def _finish(self, row: int, begin: float, rows: list[dict[str, object]]) -> None:
-        """Make a result durable, hand it out, and forget what nobody needs any more."""
-        plan, result = self.plan, self._results[row]
+    def _finish(self, row: int, begin: float, metrics: list[dict[str, Any]]) -> None:
+        """Hand a result out, make it durable, and forget what nobody needs any more."""
+        plan, node = self.plan, int(self.plan.node[row])
+        end, result, bytes_before = time.time(), self._kept[row, None, node], self.post.bytes_sent(node)
         durable = bool(plan.action[row] != Action.FORWARD)
+        kept = self.post.send(row, result)
         if durable:
-            self.slots.save(row, result)
+            self.slots.save(row, kept)
             self.done.add(row)
-        facts = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": time.time()}
-        self.slots.tell(int(plan.node[row]), facts | {"metrics": rows})
+        facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
+        facts |= {"bytes": self.post.bytes_sent(node) - bytes_before, "transfers": self.post.transfers(node)}
+        self.slots.tell(node, facts | {"metrics": metrics})
         if durable:
             self._delete_old()
-        if self._send:
-            self._send(row, result)
-        for source, _ in plan.inputs(row):
-            self._uses[source] -= 1
-            if not self._uses[source]:
-                self._results.pop(source, None)
-        if not self._uses[row] or (plan.action[row] == Action.TRAIN and self._stays(row)):
-            del self._results[row]
+        for source, what in plan.inputs(row):
+            name = self._name(row, source, what)
+            self._uses[name] -= 1
+            if not self._uses[name]:
+                self._kept.pop(name, None)
+        if not self._uses[row, None, node] or (plan.action[row] == Action.TRAIN and self._stays(row)):
+            del self._kept[row, None, node]
         elif plan.action[row] == Action.TRAIN:
-            self._results[row] = {name: tensor.clone() for name, tensor in result.items()}
+            self._kept[row, None, node] = {name: tensor.clone() for name, tensor in result.items()}
 
     def _delete_old(self) -> None:
         """Results on disk that no row will ask for any more."""
-        mine = {row for row in self.done if int(self.plan.node[row]) in self.nodes} - self._deleted
-        for row in self._needs.over(mine, self.done):
+        done = self.done | self._done_elsewhere()
+        for row in self._needs.over(self.done - self._deleted, done):
             self.slots.drop(row)
             self._deleted.add(row)
 
     def _stays(self, row: int) -> bool:
-        """Whether only the node itself needs a trained block, and finds it in its model (or, at worst, on disk)."""
-        readers = self._readers.get(row, ())
-        stage, node = int(self.plan.stage[row]), self.plan.node[row]
-        return all(self.plan.node[reader] == node and self._versions(reader, stage) == [row] for reader in readers)
+        """Whether the node finds a block it trained in its model (or, at worst, on disk) whenever it needs it."""
+        node, stage = self.plan.node[row], int(self.plan.stage[row])
+        readers = [reader for reader in self._needs.readers.get(row, ()) if self.plan.node[reader] == node]
+        return all(self._versions(reader, stage) == [row] for reader in readers)
 
     def _versions(self, row: int, stage: int) -> list[int]:
         """The trained versions of a stage that a row takes, to average if they are several."""

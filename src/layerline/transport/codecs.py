@@ -52,7 +52,8 @@ class BaseCodec(Settings):
 
 def _matrix(key: Key, name: str, tensor: Tensor) -> bool:
     """Whether a tensor may be rounded: float32, at least two-dimensional, and no optimizer's."""
-    return tensor.dtype == torch.float32 and tensor.dim() >= 2 and not name.startswith(EXACT)
+    travels = key.carries in ("state", "weights", "outputs")  # while training; the finished model comes home exact
+    return travels and tensor.dtype == torch.float32 and tensor.dim() >= 2 and not name.startswith(EXACT)
 
 
 class Fp32(BaseCodec):

@@ -1,0 +1,111 @@
+"""The post between nodes: which rows send what to whom, and what is sent again after a restart.
+
+Problem: a worker that starts again may have missed messages, and its peers may have lost theirs. Solution: results on
+disk are sent again to every node that still needs them, decoded as its reader got them the first time. A codec that
+sends differences starts again from what was sent last on every link, so later messages have the same bits, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from layerline.runtime.needs import last_slots
+from layerline.schedules.lower import messages
+from layerline.schedules.plan import Action, Carries, Plan
+from layerline.transport.base import Transport
+from layerline.transport.codecs import EXACT
+from layerline.transport.message import Key
+
+Result = dict[str, Tensor]
+FINAL = "final"
+_SENT = "sent."
+
+
+def links(plan: Plan, placement: Sequence[int]) -> set[tuple[int, int]]:
+    """Which nodes send to which; the finished blocks go to the first node of rank 0."""
+    sent = messages(plan)
+    found = set(zip(sent.sender.tolist(), sent.receiver.tolist(), strict=True))
+    home = placement.index(0)
+    return found | {(int(plan.node[row]), home) for row in last_slots(plan) if placement[int(plan.node[row])] != 0}
+
+
+class Post:
+    """Messages of the nodes of one process. `moments`: Adam's moments travel with a block to be trained."""
+
+    def __init__(self, plan: Plan, transport: Transport, *, moments: bool) -> None:
+        self.plan, self.transport, self.moments = plan, transport, moments
+        self._to: dict[int, list[tuple[str, int]]] = {}
+        self._needed_by: dict[tuple[int, str, int], list[int]] = {}
+        sent = messages(plan)
+        columns = (sent.source.tolist(), sent.carries.tolist(), sent.receiver.tolist())
+        for source, carries, receiver in zip(*columns, strict=True):
+            self._to.setdefault(source, []).append((Carries(carries).name.lower(), receiver))
+        for source, target, carries in zip(
+            plan.source.tolist(), plan.target.tolist(), plan.carries.tolist(), strict=True
+        ):
+            name = source, Carries(carries).name.lower(), int(plan.node[target])
+            self._needed_by.setdefault(name, []).append(target)
+        home = transport.placement.index(0)
+        for row in last_slots(plan):
+            if transport.placement[int(plan.node[row])] != 0:
+                self._to.setdefault(row, []).append((FINAL, home))
+
+    def send(self, row: int, result: Result) -> Result:
+        """A result to all nodes that need it. Returns it as it has to be kept: with what a lossy codec made of it."""
+        endpoint, kept = self.transport.at(int(self.plan.node[row])), dict(result)
+        for carries, to in self._to.get(row, ()):
+            decoded = endpoint.send(self._key(row, carries), self._part(result, carries), to)
+            if not self.transport.codec.lossless and carries != FINAL and self.plan.action[row] != Action.FORWARD:
+                kept |= {f"{_SENT}{carries}.{name}": tensor for name, tensor in decoded.items()}
+        return kept
+
+    def again(self, done: Iterable[int], still_to_do: set[int], load: Callable[[int], Result]) -> None:
+        """After a restart: send what is on disk to those that need it, and bring codecs to where they were."""
+        done = list(done)
+        latest = {(int(self.plan.node[row]), int(self.plan.stage[row])): row for row in done}
+        for row in done:
+            lossy = not self.transport.codec.lossless and latest[int(self.plan.node[row]), int(self.plan.stage[row])]
+            kept: Result | None = None
+            for carries, to in self._to.get(row, ()):
+                needed = any(user in still_to_do for user in self._needed_by.get((row, carries, to), ()))
+                if carries == FINAL or needed or lossy == row:
+                    kept = load(row) if kept is None else kept
+                    part = self._part(kept, carries) | _unprefixed(kept, f"{_SENT}{carries}.")
+                    self.transport.at(int(self.plan.node[row])).resend(self._key(row, carries), part, to)
+
+    def receive(self, row: int, what: Carries, node: int) -> Result:
+        """Wait for a row's result at one of the nodes here."""
+        key = self._key(row, what.name.lower())
+        return self.transport.at(node).receive(key, int(self.plan.node[row]))
+
+    def final(self, row: int) -> Result:
+        """Wait for a slot of the last chapter from another process."""
+        home = self.transport.placement.index(0)
+        return self.transport.at(home).receive(self._key(row, FINAL), int(self.plan.node[row]))
+
+    def bytes_sent(self, node: int) -> int:
+        """What a node has sent so far, headers included."""
+        return sum(self.transport.at(node).bytes_sent.values())
+
+    def transfers(self, node: int) -> list[list[Any]]:
+        """Messages of a node since the last call: begin, end, row, what, peer, bytes, "send" or "receive"."""
+        events = self.transport.at(node).events
+        taken = events[: len(events)]
+        del events[: len(taken)]
+        return [[t.begin, t.end, t.key.row, t.key.carries, t.peer, t.nbytes, t.direction] for t in taken]
+
+    def _key(self, row: int, carries: str) -> Key:
+        return Key(row, carries, int(self.plan.stage[row]), int(self.plan.chapter[row]))
+
+    def _part(self, result: Result, carries: str) -> Result:
+        """What of a result travels under this name."""
+        moments = carries == "state" and self.moments
+        names = [name for name in result if not name.startswith(_SENT) and (moments or not name.startswith(EXACT))]
+        return {name: result[name] for name in names}
+
+
+def _unprefixed(tensors: Result, prefix: str) -> Result:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
