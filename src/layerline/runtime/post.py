@@ -59,7 +59,8 @@ class Post:
         for carries, to in self._to.get(row, ()):
             decoded = endpoint.send(self._key(row, carries), self._part(result, carries), to)
             if not self.transport.codec.lossless and carries != FINAL and self.plan.action[row] != Action.FORWARD:
-                kept |= {f"{_SENT}{carries}.{name}": tensor for name, tensor in decoded.items()}
+                changed = {name for name in decoded if decoded[name].data_ptr() != result[name].data_ptr()}
+                kept |= {f"{_SENT}{carries}.{name}": decoded[name] for name in changed}
         return kept
 
     def again(self, done: Iterable[int], still_to_do: set[int], load: Callable[[int], Result]) -> None:
