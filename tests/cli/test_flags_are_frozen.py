@@ -72,7 +72,7 @@ _SETTINGS = """
 """.split()  # noqa: SIM905, one line per setting
 
 _WORLD = """
-    --link --latency --codec --arithmetic --memory --measure --compare --gantt
+    --link --latency --codec --arithmetic --memory --costs --measure --compare --gantt
 """.split()  # noqa: SIM905
 
 _IN_NUMBERS = """
@@ -87,7 +87,7 @@ _FLAGS = {
     "resume": _TRAINING,
     "evaluate": ["--dataset", *_DATA, *_FORMAT],
     "predict": ["--resize", *_FORMAT],
-    "plan": ["--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
+    "plan": ["--config", "--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
     "presets": _FORMAT,
     "env": _FORMAT,
     "cite": [],

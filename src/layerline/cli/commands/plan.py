@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from layerline.cli.costs_file import read_costs
 from layerline.cli.flags import add_settings, nested, settings_of
 from layerline.cli.layers import Layer
 from layerline.cli.output import add_data_dir, add_format, note, print_json
@@ -14,7 +15,7 @@ from layerline.cli.units import bytes_per_second, seconds
 from layerline.errors import UsageError
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.compare import compare
-from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate
+from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate, fitted
 from layerline.schedules.lower import messages
 from layerline.schedules.numbers import Numbers
 from layerline.schedules.simulate import simulate
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     world.add_argument("--memory", metavar="GBYTES", type=float, default=Machine().memory / 1e9, help=(
         "Assumed speed of its memory in 10⁹ bytes a second. Default %(default)g."
     ))  # fmt: skip
+    world.add_argument("--costs", metavar="FILE.json", help="Slot costs measured before: what --format json printed.")
     world.add_argument("--measure", action="store_true", help="Measure slot costs on this machine instead.")
     world.add_argument("--compare", action="store_true", help="Every schedule, and backprop, in one table.")
     world.add_argument("--gantt", metavar="FILE.svg|png", help="Draw the plan in time (needs matplotlib).")
@@ -60,12 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--blocks", metavar="N", help="Plan a network in numbers; see: layerline plan --blocks 4 -h"
         )
+        parser.add_argument("--config", metavar="FILE.toml", help="Settings that lie over the preset, below the flags.")
         add_data_dir(parser)
         add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Plan, simulate, show."""
+    if arguments.costs and arguments.measure:
+        raise UsageError("slot costs are measured or read from a file", hint="leave out --costs or --measure")
     if arguments.gantt:
         from layerline.reporting.gantt import check_gantt
 
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         costs=costs,
         world=world,
         unused=unused,
-        measured=arguments.measure,
+        source="measured here" if arguments.measure else arguments.costs or "assumed; --measure measures",
         found=simulate(plan, costs, world, sent),
     )
     ways = compare(work, costs, world, sizes, machine) if arguments.compare else []
@@ -136,16 +141,25 @@ def _described(arguments: argparse.Namespace, machine: Machine) -> tuple[Run | N
         if arguments.measure:
             raise UsageError("only a preset or run.toml can be measured, not numbers", hint="leave out --measure")
         sizes = numbers.sizes()
-        return numbers, sizes, estimate(sizes, machine), machine
+        return numbers, sizes, *_known_costs(arguments, sizes, machine)
     from layerline.cli.planning import run_and_sizes  # PyTorch comes with the Run
 
     run, shape, sizes = run_and_sizes(arguments)
     if not arguments.measure:
-        return run, sizes, estimate(sizes, machine), machine
-    from layerline.runtime.measure import fitted, measure
+        return run, sizes, *_known_costs(arguments, sizes, machine)
+    from layerline.runtime.measure import measure
 
     costs = measure(run, shape, sizes)
     return run, sizes, costs, fitted(costs, sizes)
+
+
+def _known_costs(arguments: argparse.Namespace, sizes: Sizes, machine: Machine) -> tuple[Costs, Machine]:
+    """The formula's costs, or those of a file, and the machine that would have them."""
+    assumed = estimate(sizes, machine)
+    if not arguments.costs:
+        return assumed, machine
+    costs = read_costs(arguments.costs, assumed)
+    return costs, fitted(costs, sizes) if sum(costs.forward) else machine
 
 
 def _numbers(arguments: argparse.Namespace) -> Numbers:
