@@ -83,7 +83,7 @@ def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
     plan = planned.found.plan
     console = _console()
     console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}[/]")
-    table = _table("", "time", "speed-up", "utilisation", "traffic", "most memory", "")
+    table = _table("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
     for way in ways:
         numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
         table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")

@@ -42,9 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "What a node can send: 1gbit, 100mbit, 12GB, ideal. Default 28gbit: processes on one host."
     ))  # fmt: skip
     world.add_argument("--latency", metavar="TIME", default="0.1ms", help="From a node to the next: 2ms, 100us.")
-    world.add_argument(
-        "--codec", choices=tuple(_CODECS), default="fp32", metavar="{fp32,bf16,int8}", help="Weights on the wire."
-    )
     world.add_argument("--arithmetic", metavar="GFLOPS", type=float, default=Machine().arithmetic / 1e9, help=(
         "Assumed speed of a node of speed 1 in matrix products, in 10⁹ operations a second. Default %(default)g."
     ))  # fmt: skip
@@ -75,35 +72,11 @@ def run(arguments: argparse.Namespace) -> None:
         from layerline.reporting.gantt import check_gantt
 
         check_gantt(arguments.gantt)
-    machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
-    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
-    described, sizes, costs, machine = _described(arguments, machine)
-    world = World(
-        bandwidth=bandwidth,
-        latency=latency,
-        speeds=described.speeds,
-        codec=_CODECS[arguments.codec],
-        moments_travel=described.send_optimizer_state,
-    )
-    blocks = len(sizes.units)
-    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
-    plan = described.schedule.plan(work)
-    validate(plan)
-    unused = unused_nodes(plan)
-    if unused:
-        note(f"warning: {named_nodes(unused)} would have nothing to do: {described.schedule.why_unused(work)}")
-    sent = messages(plan)
-    planned = Planned(
-        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
-        schedule=described.schedule,
-        work=work,
-        costs=costs,
-        world=world,
-        unused=unused,
-        source="measured here" if arguments.measure else arguments.costs or "assumed; --measure measures",
-        found=simulate(plan, costs, world, sent),
-    )
-    ways = compare(work, costs, world, sizes, machine) if arguments.compare else []
+    planned, sizes, machine = _planned(arguments)
+    if planned.unused:
+        why = planned.schedule.why_unused(planned.work)
+        note(f"warning: {named_nodes(planned.unused)} would have nothing to do: {why}")
+    ways = compare(planned.work, planned.costs, planned.world, sizes, machine) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
@@ -117,6 +90,41 @@ def run(arguments: argparse.Namespace) -> None:
         print_plan(planned)
     if arguments.gantt:
         print(f"\nDrawn: {arguments.gantt}")
+
+
+def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
+    """The plan that is asked for, carried out in thought."""
+    machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
+    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
+    described, sizes, costs, machine = _described(arguments, machine)
+    world = World(
+        bandwidth=bandwidth,
+        latency=latency,
+        speeds=described.speeds,
+        codec=_on_the_wire(described),
+        moments_travel=described.send_optimizer_state,
+    )
+    blocks = len(sizes.units)
+    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
+    plan = described.schedule.plan(work)
+    validate(plan)
+    planned = Planned(
+        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
+        schedule=described.schedule,
+        work=work,
+        costs=costs,
+        world=world,
+        unused=unused_nodes(plan),
+        source="measured here" if arguments.measure else arguments.costs or "assumed; --measure measures",
+        found=simulate(plan, costs, world, messages(plan)),
+    )
+    return planned, sizes, machine
+
+
+def _on_the_wire(described: Run | Numbers) -> float:
+    """Bytes of weights on the wire over bytes in memory."""
+    codec = getattr(described, "codec", "fp32")
+    return _CODECS[codec if isinstance(codec, str) else codec.kind]
 
 
 def _positive(arguments: argparse.Namespace, name: str) -> float:
