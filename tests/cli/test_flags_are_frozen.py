@@ -77,14 +77,14 @@ _SETTINGS = """
 """.split()  # noqa: SIM905, one line per setting
 
 _WORLD = """
-    --link --latency --codec --arithmetic --memory --measure --compare --gantt
+    --link --latency --arithmetic --memory --costs --measure --compare --gantt
 """.split()  # noqa: SIM905
 
 _IN_NUMBERS = """
     --blocks --width --inputs --classes --examples --negatives --readout --epochs --chapters --batch-size --precision
     --schedule --hand-over --schedule.hand-over --ranking --schedule.ranking --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average --batch --schedule.batch
-    --nodes --speeds --send-optimizer-state --no-send-optimizer-state
+    --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
 """.split()  # noqa: SIM905
 
 _FLAGS = {
@@ -92,7 +92,7 @@ _FLAGS = {
     "resume": _TRAINING,
     "evaluate": ["--dataset", *_DATA, *_FORMAT],
     "predict": ["--resize", *_FORMAT],
-    "plan": ["--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
+    "plan": ["--config", "--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
     "presets": _FORMAT,
     "env": _FORMAT,
     "cite": [],

@@ -35,6 +35,8 @@ _WRONG = [
     ("plan --blocks 4 --arithmetic 0", "--arithmetic should be greater than 0, got 0"),
     ("plan --blocks 4 --memory nan", "--memory should be greater than 0, got nan"),
     ("plan --blocks 4 --measure", "only a preset or run.toml can be measured"),
+    ("plan --blocks 4 --costs none.json", "cannot read none.json: No such file"),
+    ("plan pff-mnist --costs none.json --measure", "slot costs are measured or read from a file"),
     ("plan --blocks 4 --gantt plan.pdf", "--gantt draws .svg and .png, not plan.pdf"),
     ("plan --blocks 4 --gantt nowhere/plan.svg", "--gantt: there is no folder nowhere"),
     ("plan --blocks 4 --lr 3", "unknown flag --lr"),
@@ -120,8 +122,47 @@ def test_slot_costs_are_measured(layerline: Layerline) -> None:
     words = "plan digits --order chapters --schedule single-layer --nodes 4 --widths 16,16,16 --readout softmax"
     answer = layerline(*words.split(), "--negatives", "adaptive", "--measure", "--format", "json")
     values = json.loads(answer.out)
-    assert values["measured"]
+    assert values["costs_from"] == "measured here"
+    Path("costs.json").write_text(answer.out)
+    again = json.loads(
+        layerline(*words.split(), "--negatives", "adaptive", "--costs", "costs.json", "--format", "json").out
+    )
+    assert again["costs"] == values["costs"]
+    assert again["makespan"] == pytest.approx(values["makespan"])
     assert len(values["costs"]["train"]) == 4
     assert min(values["costs"]["train"]) > 0
     assert min(values["costs"]["forward"]) > 0
     assert values["costs"]["ranking"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "costs.json is not JSON"),
+        ("[]", "costs.json holds no table of costs"),
+        ('{"trian": [1]}', "costs.json: there is no cost 'trian'; did you mean 'train'?"),
+        (
+            '{"train": [1, 2]}',
+            "costs.json: train should be a list of 4 numbers, one for every stage or block, got [1, 2]",
+        ),
+        ('{"train": [1, 2, 3, -4]}', "costs.json: train should be 0 or more, got -4"),
+        ('{"ranking": "long"}', "costs.json: ranking should be 0 or more, got 'long'"),
+        ('{"ranking": [3]}', "costs.json: ranking should be one number, got [3]"),
+    ],
+)
+def test_costs_that_are_none(layerline: Layerline, text: str, message: str) -> None:
+    Path("costs.json").write_text(text)
+    answer = layerline("plan", "--blocks", 4, "--costs", "costs.json")
+    assert answer.status == 2
+    assert f"error: {message}" in answer.err
+
+
+def test_costs_of_a_file_are_planned_with(layerline: Layerline) -> None:
+    """Single-Layer at slot costs measured once: what limits it, and that its remedies reach 3.5 of 4."""
+    costs = {"train": [2.1, 5.25, 5.25, 5.25], "forward": [0.7, 1.8, 1.8, 1.8], "ranking": 27.7}
+    Path("costs.json").write_text(json.dumps(costs))
+    words = "plan pff-mnist --negatives adaptive --schedule single-layer --nodes 4 --costs costs.json --format json"
+    plain = json.loads(layerline(*words.split()).out)
+    helped = json.loads(layerline(*words.split(), "--hand-over", "activations", "--ranking", "shared").out)
+    assert plain["speedup"] < 1.5
+    assert helped["speedup"] >= 3.5

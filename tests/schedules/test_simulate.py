@@ -32,7 +32,7 @@ MEASURED_ONCE = Costs(
     weights=(6_280_000, *[16_000_000] * 3), moments=(12_560_000, *[32_000_000] * 3), outputs=(480_000_000,) * 4,
     labels=480_000, data=47_000_000,
 )  # fmt: skip
-"""The paper's network on one thread: seconds that were measured, ranking ten views of every image reckoned from them."""
+"""The paper's network on one thread: measured seconds, and ranking ten views of every image reckoned from them."""
 
 
 def _plan(schedule: BaseSchedule, costs: Costs = SLOTS_ONLY, **work: object) -> tuple[Work, Simulation]:

@@ -36,7 +36,8 @@ class Planned:
     costs: Costs
     world: World
     unused: tuple[int, ...]
-    measured: bool
+    source: str
+    """Where the costs come from."""
     found: Simulation
 
     @property
@@ -82,7 +83,7 @@ def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
     plan = planned.found.plan
     console = _console()
     console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}[/]")
-    table = _table("", "time", "speed-up", "utilisation", "traffic", "most memory", "")
+    table = _table("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
     for way in ways:
         numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
         table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")
@@ -106,7 +107,7 @@ def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
         "slots": plan.slots,
         "rows": len(plan),
         "messages": len(found.messages),
-        "measured": planned.measured,
+        "costs_from": planned.source,
         "costs": asdict(planned.costs),
         "makespan": found.makespan,
         "sequential_seconds": found.sequential,
@@ -127,11 +128,10 @@ def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
 def _seconds_of(planned: Planned) -> str:
     """What a slot costs: `slots  2.1 s, 5.25 s … training`."""
     costs = planned.costs
-    how = "measured here" if planned.measured else "assumed; --measure measures"
     said = f"slots       training {_each(costs.train)}, the set through a block {_each(costs.forward[:-1])}"
     if planned.work.judged:
         said += f", ranking {duration(costs.ranking)}"
-    return f"{said}  [dim]({how})[/]"
+    return f"{said}  [dim]({planned.source})[/]"
 
 
 def _each(seconds: Sequence[float]) -> str:

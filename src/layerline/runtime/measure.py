@@ -35,13 +35,6 @@ def measure(run: Run, shape: tuple[int, ...], sizes: Sizes) -> Costs:
         torch.set_num_threads(before)
 
 
-def fitted(costs: Costs, sizes: Sizes) -> Machine:
-    """The machine whose arithmetic would give the measured forward passes; for what is not measured."""
-    shared = [1 if block == 0 and sizes.labelled else sizes.views for block in range(len(sizes.units))]
-    operations = sum(2.0 * sizes.examples * i * o * rows for (i, o), rows in zip(sizes.layers, shared, strict=True))
-    return Machine(arithmetic=operations / sum(costs.forward))
-
-
 class _Bench:
     """A run's learners and inputs of the right shapes."""
 

@@ -103,8 +103,8 @@ def _schedules(work: Work) -> Iterator[tuple[BaseSchedule, str]]:
         yield SingleLayer(hand_over="activations", ranking="shared"), ""
     yield AllLayers(), ""
     if work.nodes > 1:
-        yield Federated(), f"1/{work.nodes} of the images a chapter"
-        yield Federated(average=True), "private images, averaged"
+        yield Federated(), f"1/{work.nodes} of the data"
+        yield Federated(average=True), "private data"
     yield Dff(), "one step an epoch"
 
 

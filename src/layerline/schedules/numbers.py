@@ -47,6 +47,8 @@ class Numbers(Settings):
     """How fast each node is beside the others; left out: all the same."""
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on."""
+    codec: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Weights on the wire: all, half or a quarter of their bytes."""
 
     @property
     def judged(self) -> bool:

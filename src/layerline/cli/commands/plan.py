@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from layerline.cli.costs_file import read_costs
 from layerline.cli.flags import add_settings, nested, settings_of
 from layerline.cli.layers import Layer
 from layerline.cli.output import add_data_dir, add_format, note, print_json
@@ -14,7 +15,7 @@ from layerline.cli.units import bytes_per_second, seconds
 from layerline.errors import UsageError
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.compare import compare
-from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate
+from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate, fitted
 from layerline.schedules.lower import messages
 from layerline.schedules.numbers import Numbers
 from layerline.schedules.simulate import simulate
@@ -41,15 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "What a node can send: 1gbit, 100mbit, 12GB, ideal. Default 28gbit: processes on one host."
     ))  # fmt: skip
     world.add_argument("--latency", metavar="TIME", default="0.1ms", help="From a node to the next: 2ms, 100us.")
-    world.add_argument(
-        "--codec", choices=tuple(_CODECS), default="fp32", metavar="{fp32,bf16,int8}", help="Weights on the wire."
-    )
     world.add_argument("--arithmetic", metavar="GFLOPS", type=float, default=Machine().arithmetic / 1e9, help=(
         "Assumed speed of a node of speed 1 in matrix products, in 10⁹ operations a second. Default %(default)g."
     ))  # fmt: skip
     world.add_argument("--memory", metavar="GBYTES", type=float, default=Machine().memory / 1e9, help=(
         "Assumed speed of its memory in 10⁹ bytes a second. Default %(default)g."
     ))  # fmt: skip
+    world.add_argument("--costs", metavar="FILE.json", help="Slot costs measured before: what --format json printed.")
     world.add_argument("--measure", action="store_true", help="Measure slot costs on this machine instead.")
     world.add_argument("--compare", action="store_true", help="Every schedule, and backprop, in one table.")
     world.add_argument("--gantt", metavar="FILE.svg|png", help="Draw the plan in time (needs matplotlib).")
@@ -60,45 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--blocks", metavar="N", help="Plan a network in numbers; see: layerline plan --blocks 4 -h"
         )
+        parser.add_argument("--config", metavar="FILE.toml", help="Settings that lie over the preset, below the flags.")
         add_data_dir(parser)
         add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Plan, simulate, show."""
+    if arguments.costs and arguments.measure:
+        raise UsageError("slot costs are measured or read from a file", hint="leave out --costs or --measure")
     if arguments.gantt:
         from layerline.reporting.gantt import check_gantt
 
         check_gantt(arguments.gantt)
-    machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
-    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
-    described, sizes, costs, machine = _described(arguments, machine)
-    world = World(
-        bandwidth=bandwidth,
-        latency=latency,
-        speeds=described.speeds,
-        codec=_CODECS[arguments.codec],
-        moments_travel=described.send_optimizer_state,
-    )
-    blocks = len(sizes.units)
-    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
-    plan = described.schedule.plan(work)
-    validate(plan)
-    unused = unused_nodes(plan)
-    if unused:
-        note(f"warning: {named_nodes(unused)} would have nothing to do: {described.schedule.why_unused(work)}")
-    sent = messages(plan)
-    planned = Planned(
-        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
-        schedule=described.schedule,
-        work=work,
-        costs=costs,
-        world=world,
-        unused=unused,
-        measured=arguments.measure,
-        found=simulate(plan, costs, world, sent),
-    )
-    ways = compare(work, costs, world, sizes, machine) if arguments.compare else []
+    planned, sizes, machine = _planned(arguments)
+    if planned.unused:
+        why = planned.schedule.why_unused(planned.work)
+        note(f"warning: {named_nodes(planned.unused)} would have nothing to do: {why}")
+    ways = compare(planned.work, planned.costs, planned.world, sizes, machine) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
@@ -112,6 +90,41 @@ def run(arguments: argparse.Namespace) -> None:
         print_plan(planned)
     if arguments.gantt:
         print(f"\nDrawn: {arguments.gantt}")
+
+
+def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
+    """The plan that is asked for, carried out in thought."""
+    machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
+    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
+    described, sizes, costs, machine = _described(arguments, machine)
+    world = World(
+        bandwidth=bandwidth,
+        latency=latency,
+        speeds=described.speeds,
+        codec=_on_the_wire(described),
+        moments_travel=described.send_optimizer_state,
+    )
+    blocks = len(sizes.units)
+    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
+    plan = described.schedule.plan(work)
+    validate(plan)
+    planned = Planned(
+        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
+        schedule=described.schedule,
+        work=work,
+        costs=costs,
+        world=world,
+        unused=unused_nodes(plan),
+        source="measured here" if arguments.measure else arguments.costs or "assumed; --measure measures",
+        found=simulate(plan, costs, world, messages(plan)),
+    )
+    return planned, sizes, machine
+
+
+def _on_the_wire(described: Run | Numbers) -> float:
+    """Bytes of weights on the wire over bytes in memory."""
+    codec = getattr(described, "codec", "fp32")
+    return _CODECS[codec if isinstance(codec, str) else codec.kind]
 
 
 def _positive(arguments: argparse.Namespace, name: str) -> float:
@@ -136,16 +149,25 @@ def _described(arguments: argparse.Namespace, machine: Machine) -> tuple[Run | N
         if arguments.measure:
             raise UsageError("only a preset or run.toml can be measured, not numbers", hint="leave out --measure")
         sizes = numbers.sizes()
-        return numbers, sizes, estimate(sizes, machine), machine
+        return numbers, sizes, *_known_costs(arguments, sizes, machine)
     from layerline.cli.planning import run_and_sizes  # PyTorch comes with the Run
 
     run, shape, sizes = run_and_sizes(arguments)
     if not arguments.measure:
-        return run, sizes, estimate(sizes, machine), machine
-    from layerline.runtime.measure import fitted, measure
+        return run, sizes, *_known_costs(arguments, sizes, machine)
+    from layerline.runtime.measure import measure
 
     costs = measure(run, shape, sizes)
     return run, sizes, costs, fitted(costs, sizes)
+
+
+def _known_costs(arguments: argparse.Namespace, sizes: Sizes, machine: Machine) -> tuple[Costs, Machine]:
+    """The formula's costs, or those of a file, and the machine that would have them."""
+    assumed = estimate(sizes, machine)
+    if not arguments.costs:
+        return assumed, machine
+    costs = read_costs(arguments.costs, assumed)
+    return costs, fitted(costs, sizes) if sum(costs.forward) else machine
 
 
 def _numbers(arguments: argparse.Namespace) -> Numbers:
