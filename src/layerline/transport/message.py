@@ -172,7 +172,8 @@ def _read_table(table: bytes, refuse: Callable[[str], MessageRefused]) -> list[R
     except (ValueError, TypeError, RecursionError):
         raise refuse("its table cannot be read") from None
     for record in records:
-        known = record.coding in ("cast", "reference", "difference") and {record.dtype, record.wire} <= DTYPES.keys()
+        known = record.coding in ("cast", "reference", "difference")
+        known = known and record.dtype in _DTYPES and record.wire in _DTYPES
         sizes = all(type(size) is int and 0 <= size <= LARGEST for size in record.shape)
         whole = record.coding != "difference" or len(record.shape) > 0
         base = record.base is None or type(record.base) is int

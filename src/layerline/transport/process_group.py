@@ -7,6 +7,7 @@ GPU are brought to the host first: a block crosses once a chapter, and a copy to
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -59,6 +60,7 @@ class ProcessGroup(Transport):
         self._pairs: dict[int, Pair] = {}
         if shared is not None:
             self._store.set(f"shared/{rank}", identity(shared))
+        atexit.register(self._abandon)  # a thread that still waits would end the interpreter by a crash
         pairs = {tuple(sorted((placement[source], placement[to]))) for source, to in links}
         # The same order in every process: the smallest pair not yet made is next for both of its ranks.
         for low, high in sorted(pair for pair in pairs if rank in pair and pair[0] != pair[1]):
@@ -73,14 +75,22 @@ class ProcessGroup(Transport):
 
     def close(self) -> None:
         """Flush what is queued and end the threads. PeerLost if something could not be delivered in time."""
-        for pair in self._pairs.values():
-            pair.end()
-        until = time.monotonic() + self.timeout
-        left = {rank: unsent for rank, pair in self._pairs.items() if (unsent := pair.join(until))}
-        self._pairs = {}
+        left = self._end(self.timeout)
+        atexit.unregister(self._abandon)
         if left:
             rank, unsent = next(iter(left.items()))
             raise PeerLost(f"{self.who(rank)} did not take the last {unsent} messages for it", rank=rank)
+
+    def _end(self, timeout: float) -> dict[int, int]:
+        """End all pairs. How many messages were not delivered, by rank."""
+        pairs, self._pairs = self._pairs, {}
+        for pair in pairs.values():
+            pair.end()
+        until = time.monotonic() + timeout
+        return {rank: unsent for rank, pair in pairs.items() if (unsent := pair.join(until))}
+
+    def _abandon(self) -> None:
+        self._end(self._silence + 1)
 
     def _connect(self, low: int, high: int) -> Pair:
         peer = high if self.rank == low else low
