@@ -13,7 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import settings_page
 from check_links import broken_links, main
+from layerline.cli.components import run_settings
+from layerline.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +66,13 @@ def test_make_refuses_an_old_python_and_says_what_to_do(tmp_path: Path) -> None:
     assert "Python 3.9.1" in made.stderr
     assert "make demo PYTHON=" in made.stderr
     assert not venv.exists()
+
+
+def test_the_page_of_settings_is_the_one_the_settings_give() -> None:
+    text = settings_page.PAGE.read_text(encoding="utf-8")
+    assert text == settings_page.page(), "write it again: python tools/settings_page.py"
+    assert all(f"| `{path}` |" in text or f"`{path}` is one of" in text for path in run_settings())
+    assert all(f"`{name}`" in text or f"## {name}" in text for name in Run.model_fields)
 
 
 class TestLinks:
