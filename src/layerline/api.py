@@ -30,6 +30,7 @@ from layerline.runtime.saved import load_model, save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
 from layerline.runtime.trainer import Trainer
+from layerline.team import Team, create_folder
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def train(
     listener: Listener = _silent,
     stop: Stop | None = None,
     tensorboard: bool = False,
+    processes: int = 1,
+    restarts: int = 10,
+    show: bool = False,
 ) -> Result:
     """Train a run from the start.
 
@@ -70,14 +74,19 @@ def train(
     trained in place (an `nn.Sequential` is cut by `split_each`). `out_dir`: where to leave the run folder; None:
     nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
     `tensorboard`: keep a folder for TensorBoard in the run folder.
+
+    `processes`: how many carry out the nodes of a schedule; several need `out_dir`, and take data and network from the
+    run. They are started again up to `restarts` times after one was lost; `show`: they show how far they are.
     """
     if tensorboard:
         require_tensorboard()
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
+    team = Team(processes, restarts, show)
     job = _prepare(_resolve(run, data, network is not None), data, network, data_dir)
-    folder = RunFolder.create(job.run, Path(out_dir)) if out_dir is not None else None
-    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
+    team.check(job, _is_own(data) or network is not None, out_dir is not None)
+    folder = create_folder(job.run, Path(out_dir)) if out_dir is not None else None
+    return Result(*team.carry_out(job, folder, listener, stop or Stop(), tensorboard, data_dir))
 
 
 def resume(
@@ -89,11 +98,19 @@ def resume(
     listener: Listener = _silent,
     stop: Stop | None = None,
     tensorboard: bool = False,
+    processes: int = 1,
+    restarts: int = 10,
+    show: bool = False,
 ) -> Result:
-    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped."""
+    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
+
+    It may go on with another number of `processes`.
+    """
+    team = Team(processes, restarts, show)
     folder = RunFolder.open(Path(run_dir))
     job = _prepare(folder.run(), data, network, data_dir)
-    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
+    team.check(job, _is_own(data) or network is not None, True)
+    return Result(*team.carry_out(job, folder, listener, stop or Stop(), tensorboard, data_dir))
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
@@ -192,6 +209,11 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
         threads=run.threads or max(1, usable_cores() // run.nodes),
         device=_device(run).type,
     )
+
+
+def _is_own(data: Dataset | None) -> bool:
+    """Whether a set cannot be read by its name."""
+    return data is not None and data.name not in dataset_names() and not Path(data.name).exists()
 
 
 def _device(run: Run) -> torch.device:

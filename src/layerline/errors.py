@@ -39,7 +39,9 @@ class CheckpointError(LayerlineError):
 
 
 class PeerLost(LayerlineError):
-    """Another process of the run was killed, has stopped, ended too early or never came."""
+    """Another process of the run was killed, has stopped, ended too early or never came (exit status 75)."""
+
+    exit_status = 75
 
     def __init__(self, what: str, *, node: int | None = None, rank: int | None = None, hint: str | None = None) -> None:
         super().__init__(what, hint=hint or "what is finished is kept; go on with: layerline resume RUN_DIR")
@@ -49,6 +51,12 @@ class PeerLost(LayerlineError):
 
 class MessageRefused(LayerlineError):
     """A message from another process is damaged, or does not belong to this plan."""
+
+
+class Elsewhere(LayerlineError):
+    """This process has done its part of a run; another has the result. No failure (exit status 0)."""
+
+    exit_status = 0
 
 
 class Stopped(LayerlineError):

@@ -1,13 +1,18 @@
-"""A run over logical nodes, from its plan to its result; in one process here, in several by `processes`.
+"""A run over logical nodes, from its plan to its result.
+
+    alone      one process carries out all nodes
+    member     this process carries out some nodes; rank 0 puts the result together
+    launcher   this process starts the members, and reads what rank 0 left
 
 What can be wrong with it is found before a folder is made: nodes that the schedule cannot use, too little data.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +21,32 @@ from torch import nn
 
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
-from layerline.events import Listener, Row, Started
+from layerline.errors import Elsewhere
+from layerline.events import Event, Listener, Row, RowDone, Started
 from layerline.reporting.run_folder import RunFolder
 from layerline.results import values_of
 from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
+from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
+from layerline.runtime.post import Post, links
 from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
-from layerline.schedules.plan import Plan
+from layerline.schedules.plan import Action, Plan
+from layerline.transport.process_group import ProcessGroup
+from layerline.transport.rendezvous import Facts, check_peers
+
+JOIN_SECONDS = 120.0
+"""For all processes to come, and to say what they have."""
+SILENCE_SECONDS = 60.0
+"""After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
+LONGEST_SECONDS = 7 * 24 * 3600.0
+"""For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
+
+Outcome = tuple[Model, dict[str, Any], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -39,25 +58,120 @@ class PlanJob:
     data: Dataset
     blocks: Sequence[nn.Module] | None
 
-    def carry_out(
-        self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool
-    ) -> tuple[Model, dict[str, Any], list[Row]]:
-        """Train from the finished slots in the folder to the end; leave everything in the folder."""
+    def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
+        """Train from the finished slots in the folder to the end; leave everything in the folder.
+
+        `Elsewhere` in a process whose part is done, where another has the result.
+        """
+        member = Membership.of_environment()
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
+        if member and folder:
+            with ExitStack() as stack:
+                if member.rank == 0:
+                    stack.enter_context(folder.alone())
+                heard = stack.enter_context(hears) if member.rank == 0 else _mute
+                return self._as_member(member, folder, heard, stop)
         with _place(folder) as path, folder.alone() if folder else nullcontext():
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
             with compute_threads(self.run), hears as heard:
                 before = Measured.of(pipeline.slots, self.plan.nodes)
-                where = str(folder.path) if folder else ""
-                heard(Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows()))
+                heard(self._started(pipeline, before, folder))
                 pipeline.work(heard, stop, pipeline.here(), sitting=before.sittings)
-                model, measured = pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes)
-                progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan)
-                values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
-            if folder:
-                save_model(model, folder.model)
-                folder.write_result(values, progress.rows)
+                measured = Measured.of(pipeline.slots, self.plan.nodes)
+                return self._finish(pipeline, pipeline.model(), measured, folder, stop, processes=1)
+
+    def _as_member(self, member: Membership, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
+        """One process's part."""
+        store, places = member.store(JOIN_SECONDS), placement(self.plan, member.world)
+        board = Board(store, member.generation, JOIN_SECONDS)
+        mine = [node for node, rank in enumerate(places) if rank == member.rank]
+        who = [f"rank {rank}" for rank in range(member.world)]
+        with compute_threads(self.run):
+            facts = Facts.here(run=self.run.digest(), plan=self.plan.digest(), data=self.data.digest())
+            check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=JOIN_SECONDS)
+            pipeline = Pipeline(self.run, self.plan, self.data, folder.path, nodes=mine, blocks=self.blocks)
+            before = Measured.of(pipeline.slots, self.plan.nodes)
+            durable = _durable(self.plan)
+            for node in mine:
+                board.post(f"done {node}", len(pipeline.slots.done(node)))
+            board.post(f"ready {member.rank}", before.sittings)
+            sitting = board.wait([f"ready {rank}" for rank in range(member.world)], who)[0]
+            others = [node for node in range(self.plan.nodes) if node not in mine]
+
+            def done_elsewhere() -> set[int]:
+                return {row for node in others for row in durable[node][: board.look(f"done {node}") or 0]}
+
+            transport = ProcessGroup(
+                store,
+                member.rank,
+                places,
+                links(self.plan, places),
+                plan=self.plan.digest(),
+                generation=member.generation,
+                codec=self.run.codec,
+                timeout=LONGEST_SECONDS,
+                silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
+                host=member.host,
+            )
+            with transport:
+                post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
+                heard(self._started(pipeline, before, folder))
+                hear = _posting(heard, board, pipeline, durable)
+                pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
+                for node in mine:
+                    board.post(f"told {node}", pipeline.slots.told(node))
+                if member.rank:
+                    board.wait(["home"], ["rank 0"])
+                    raise Elsewhere("this process has done its part; rank 0 has the result")
+                model = pipeline.model(post)
+                told = board.wait(
+                    [f"told {node}" for node in range(self.plan.nodes)], [f"node {n}" for n in range(self.plan.nodes)]
+                )
+                measured = Measured(dict(enumerate(told)))
+                board.post("home", True)
+            return self._finish(pipeline, model, measured, folder, stop, processes=member.world)
+
+    def _started(self, pipeline: Pipeline, before: Measured, folder: RunFolder | None) -> Started:
+        where = str(folder.path) if folder else ""
+        return Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows())
+
+    def _finish(
+        self, pipeline: Pipeline, model: Model, measured: Measured, folder: RunFolder | None, stop: Stop, processes: int
+    ) -> Outcome:
+        progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan)
+        more |= {"processes": processes}
+        values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
+        if folder:
+            save_model(model, folder.model)
+            folder.write_result(values, progress.rows)
         return model, values, progress.rows
+
+
+def _mute(event: Event) -> None:
+    """Rank 0 speaks for all."""
+
+
+def _posting(heard: Listener, board: Board, pipeline: Pipeline, durable: list[list[int]]) -> Callable[[Event], None]:
+    """The listener, and the board told how far the nodes here are."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, RowDone) and event.row in durable_rows:
+            counts[event.node] += 1
+            board.post(f"done {event.node}", counts[event.node])
+        heard(event)
+
+    durable_rows = {row for rows in durable for row in rows}
+    counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
+    return hear
+
+
+def _durable(plan: Plan) -> list[list[int]]:
+    """The rows of each node that leave a result on disk, in order."""
+    found: list[list[int]] = [[] for _ in range(plan.nodes)]
+    for row, (action, node) in enumerate(zip(plan.action.tolist(), plan.node.tolist(), strict=True)):
+        if action != Action.FORWARD:
+            found[node].append(row)
+    return found
 
 
 def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import layerline
 from layerline.cli.parser import Parser
-from layerline.errors import LayerlineError, Stopped, UsageError, did_you_mean
+from layerline.errors import Elsewhere, LayerlineError, Stopped, UsageError, did_you_mean
 from layerline.runtime.stop import TERMINATED, Terminated, ending_on_sigterm
 
 # Each is a module of its own in `commands`, read only when it is called: PyTorch takes seconds to import.
@@ -43,6 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
         with ending_on_sigterm():
             _dispatch(list(sys.argv[1:] if words is None else words))
             sys.stdout.flush()
+    except Elsewhere:
+        return 0
     except LayerlineError as error:
         _report(error)
         return error.exit_status
@@ -100,4 +102,9 @@ def _help() -> str:
 def _report(error: LayerlineError) -> None:
     if os.environ.get("LAYERLINE_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
+    if os.environ.get("LAYERLINE_ERRORS"):  # a worker: its launcher reports
+        from layerline.runtime.launch import leave_error
+
+        leave_error(error)
+        return
     print(error if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)

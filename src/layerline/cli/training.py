@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -13,10 +14,12 @@ from layerline.api import Result
 from layerline.cli.output import Downloads, add_data_dir, add_format, print_json
 from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
-from layerline.errors import Stopped
+from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
 from layerline.reporting.console import Display, closing
 from layerline.reporting.tensorboard import require_tensorboard
+from layerline.run import Run
+from layerline.runtime.members import Membership
 from layerline.runtime.stop import Stop, on_signals
 
 
@@ -25,7 +28,27 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     add_format(parser)
     parser.add_argument("--quiet", action="store_true", help="No progress on standard error.")
+    parser.add_argument("--processes", type=_count, metavar="P", help=(
+        "Processes that carry out the nodes of a schedule, on this machine; else one for every node."
+    ))  # fmt: skip
+    parser.add_argument("--restarts", type=_count, default=10, metavar="N", help=(
+        "How often processes are started again, from the finished slots, after one was lost. Default 10."
+    ))  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="Write the numbers for TensorBoard, too.")
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{word}' is no count")
+    return int(word)
+
+
+def processes(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+    """How many processes carry it out: as many as it has nodes, where nobody says otherwise."""
+    count = arguments.processes if arguments.processes is not None else run.nodes if run.is_planned else 1
+    if count < 1:
+        raise UsageError("a run needs at least one process, got --processes 0")
+    return {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
 
 
 def load_data(name: str, arguments: argparse.Namespace) -> Dataset:
@@ -59,6 +82,9 @@ def carry_out(training: Callable[[Listener, Stop], Result], arguments: argparse.
         if data_dir and stopped.hint:
             stopped.hint += f" --data-dir {shlex.quote(data_dir)}"
         raise
+    member = Membership.of_environment()
+    if member and member.launched:  # the launcher reports
+        return
     if arguments.format == "json":
         print_json(result.values)
     elif not arguments.quiet:

@@ -87,12 +87,19 @@ class Pipeline:
         transport = InProcess(self.plan.nodes, codec=self.run.codec)
         return Post(self.plan, transport, moments=self.run.send_optimizer_state)
 
-    def model(self) -> Model:
-        """The finished model: the blocks of the last chapter, the mean of the shards' where there are several."""
+    def model(self, post: Post | None = None) -> Model:
+        """The finished model: the blocks of the last chapter, the mean of the shards' where there are several.
+
+        `post`: brings those of other processes.
+        """
         last = last_slots(self.plan)
         node = ChapterTrainer(build_model(self.run, self.data, self.blocks).to(self.run.device), self.data)
         for stage in range(self.plan.stages):
-            versions = [self.slots.load(row) for row in last if self.plan.stage[row] == stage]
+            rows = [row for row in last if self.plan.stage[row] == stage]
+            versions = [
+                self.slots.load(row) if post is None or int(self.plan.node[row]) in self.nodes else post.final(row)
+                for row in rows
+            ]
             node.load_block(stage, versions, moments=False)
         return node.model
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from layerline import api
-from layerline.cli.training import add_training, carry_out, prepare
+from layerline.cli.training import add_training, carry_out, prepare, processes
 from layerline.errors import Stopped
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.stop import Terminated
@@ -29,7 +29,13 @@ def run(arguments: argparse.Namespace) -> None:
         ) from None
     carry_out(
         lambda listener, stop: api.resume(
-            folder.path, data=data, listener=listener, stop=stop, tensorboard=arguments.tensorboard
+            folder.path,
+            data=data,
+            data_dir=arguments.data_dir,
+            listener=listener,
+            stop=stop,
+            tensorboard=arguments.tensorboard,
+            **processes(folder.run(), arguments),
         ),
         arguments,
     )

@@ -11,8 +11,10 @@ from layerline import api
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.output import note
 from layerline.cli.resolve import resolve
-from layerline.cli.training import add_training, carry_out, prepare
+from layerline.cli.training import add_training, carry_out, prepare, processes
+from layerline.errors import UsageError
 from layerline.reporting.run_folder import default_out_dir
+from layerline.runtime.members import Membership
 from layerline.runtime.stop import Terminated
 
 
@@ -34,11 +36,21 @@ def run(arguments: argparse.Namespace) -> None:
         data = prepare(settings.dataset, arguments)
     except Terminated:
         raise Terminated("terminated before training began; there is nothing to resume") from None
+    if Membership.of_environment() and not arguments.out_dir:
+        raise UsageError("processes that work together need one folder", hint="name it: --out-dir FOLDER")
+    team = processes(settings, arguments)
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
     try:
         carry_out(
             lambda listener, stop: api.train(
-                settings, data=data, out_dir=out_dir, listener=listener, stop=stop, tensorboard=arguments.tensorboard
+                settings,
+                data=data,
+                data_dir=arguments.data_dir,
+                out_dir=out_dir,
+                listener=listener,
+                stop=stop,
+                tensorboard=arguments.tensorboard,
+                **team,
             ),
             arguments,
         )
