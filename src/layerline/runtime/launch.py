@@ -33,7 +33,11 @@ ERRORS = "LAYERLINE_ERRORS"
 """Set for the workers: the folder that each leaves its error in, for the launcher to report."""
 LOST = 75
 """Exit status of a worker that can go on when it is started again."""
-_GRACE = 5  # seconds the others get to end by themselves
+_THEIRS = {
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # seconds the others get to end by themselves
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # what went wrong is said once, by us
+}
+_ENDED = (LOST, 130, 143)  # by themselves, or by the launcher because another was lost
 
 
 def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: int) -> None:
@@ -46,7 +50,7 @@ def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: in
         with tempfile.TemporaryDirectory(prefix="layerline-") as scratch, _quiet():
             store = serve_store()
             ours = {STORE: f"127.0.0.1:{store.port}", GENERATION: str(generation), ERRORS: scratch}
-            with _environment(ours | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_GRACE)}):
+            with _environment(ours | _THEIRS):
                 failed = _started(command, processes, Path(scratch), folder)
             if not failed:
                 return
@@ -55,7 +59,7 @@ def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: in
             if refusals:
                 raise LayerlineError(refusals[0])
             lost = f"a worker ended ({', '.join(map(_how, failed))})"
-            if any(status > 0 and status != LOST for status in failed) or generation == restarts:
+            if any(status > 0 and status not in _ENDED for status in failed) or generation == restarts:
                 said = [text for _, text in reports.values() if text]
                 why = f": {said[0].splitlines()[0]}" if said else ""
                 raise LayerlineError(f"{lost}{why}", hint=f"what is finished is kept: layerline resume {folder}")
@@ -127,11 +131,10 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The launcher's own reports are for its developers."""
-    logger = logging.getLogger("torch.distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """The elastic launcher's own reports are for its developers; ours are printed, not logged."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)

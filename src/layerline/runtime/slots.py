@@ -37,7 +37,9 @@ class Slots:
         facts = {"format": FORMAT} | identity
         recorded = folder / "plan.json"
         if not recorded.exists():
-            write_text(recorded, json.dumps(facts, indent=2) + "\n")
+            ours = folder / f"plan.{os.getpid()}.json"  # several processes may come here at once
+            write_text(ours, json.dumps(facts, indent=2) + "\n")
+            ours.replace(recorded)
             return
         try:
             found: Any = json.loads(recorded.read_text(encoding="utf-8"))
