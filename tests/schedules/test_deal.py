@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +87,7 @@ def test_images_flow_to_the_least_busy(loads: list[float], amount: float, speeds
         (Sequential(), {"nodes": 3}, "nodes 2 and 3", "runs on one node"),
         (AllLayers(), {"nodes": 5}, "node 5", "as many nodes as there are stages (4"),
         (AllLayers(), {"nodes": 4, "chapters": 2}, "nodes 3 and 4", "a chapter of its own, and there are 2"),
-        (AllLayers(), {"nodes": 4, "speeds": (1, 1, 1, 0.01)}, "node 4", "so slow that the others would wait"),
+        (AllLayers(), {"nodes": 4, "speeds": (1, 1, 1, 0.01)}, "node 4", "at its speed the others would only wait"),
         (SingleLayer(), {"nodes": 7}, "nodes 5 to 7", "one node for every stage (4"),
         (Federated(), {"nodes": 9, "chapters": 8}, "node 9", "a chapter of its own, and there are 8"),
     ],
@@ -110,3 +111,14 @@ def test_delays_that_cannot_be() -> None:
         SingleLayer(delay=(1, 1)).plan(work)
     with pytest.raises(UsageError, match="at least 1 chapter old"):
         SingleLayer(delay=(1, 0, 1)).plan(work)
+
+
+def test_slow_nodes_of_a_ring_are_used_where_that_ends_sooner() -> None:
+    """Half the speed is of no use with 4 blocks: a slow chapter holds up the one behind it. With 12 it is."""
+    speeds = (1.0, 1.0, 0.5)
+    shallow, deep = (
+        np.bincount(AllLayers().plan(Work(blocks=blocks, chapters=100, nodes=3, speeds=speeds)).node, minlength=3)
+        for blocks in (4, 12)
+    )
+    assert shallow[2] == 0
+    assert deep[0] == deep[1] == 2 * deep[2]

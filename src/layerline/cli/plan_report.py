@@ -128,7 +128,9 @@ def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
 def _seconds_of(planned: Planned) -> str:
     """What a slot costs: `slots  2.1 s, 5.25 s … training`."""
     costs = planned.costs
-    said = f"slots       training {_each(costs.train)}, the set through a block {_each(costs.forward[:-1])}"
+    said = f"slots       training {_each(costs.train)}"
+    if len(costs.forward) > 1:
+        said += f", the set through a block {_each(costs.forward[:-1])}"
     if planned.work.judged:
         said += f", ranking {duration(costs.ranking)}"
     return f"{said}  [dim]({planned.source})[/]"
@@ -143,7 +145,7 @@ def _each(seconds: Sequence[float]) -> str:
         else:
             runs.append((one, 1))
     shown = [one if count == 1 else f"{count:,} × {one}" for one, count in runs]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:5], "…", shown[-1]]) or "nothing"
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:5], "…", shown[-1]])
 
 
 def _print_nodes(console: Console, found: Simulation) -> None:

@@ -9,8 +9,8 @@ Three blocks, three nodes, six chapters:
 
 A block's state (weights, and moments where they travel) goes to the node of the next chapter as soon as it is trained.
 Each node makes its own negatives at the end of its chapter, so with N nodes they are N chapters old. Nodes of unequal
-speed get chapters by earliest finish. More nodes than stages make a grid: chapter c on D nodes at once, each with a
-part of the data, averaged at the next chapter.
+speed get more or fewer chapters, and none if the others would only wait for them. More nodes than stages make a grid:
+chapter c on D nodes at once, each with a part of the data, averaged at the next chapter.
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ class AllLayers(BaseSchedule):
                 f"All-Layers uses as many nodes as there are stages ({work.stages}, the blocks and the softmax head "
                 f"where there is one), or a whole multiple of that"
             )
-        return "it is so slow that the others would wait for it"
+        return "at its speed the others would only wait for it"

@@ -7,7 +7,7 @@ images to rankers    like water: the least busy node gets the most, until all ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,36 +60,75 @@ def deal_stages(cost: Floats, speeds: Sequence[float]) -> list[range]:
 def deal_chapters(work: Work, speeds: Sequence[float]) -> Column:
     """The node of a ring, 0 … len(speeds) − 1, that trains each chapter.
 
-    Equal speeds: in turn. Else each chapter goes to the node that would finish it first; a node so slow that the others
-    would wait for it gets none, if leaving it out ends sooner.
+    Equal speeds: in turn. Else the deal that ends first of some that may be best: each chapter to the node that would
+    finish it first, or to all nodes in proportion to their speeds; both also without the slowest nodes, because in a
+    ring a slow chapter holds up the fast one behind it.
     """
     if len(set(speeds)) == 1:
         return np.arange(work.chapters, dtype=np.int32) % len(speeds)
-    dealt = [_earliest_finish(work, speeds, slowest) for slowest in sorted(set(speeds))]
-    return min(dealt, key=lambda deal: deal[0])[1]
+    ring = _Ring(work, speeds)
+    deals = []
+    for slowest in sorted(set(speeds)):
+        able = [node for node, speed in enumerate(speeds) if speed >= slowest]
+        deals += [ring.earliest_finish(able), ring.in_proportion(able)]
+    return min(deals, key=lambda deal: deal[0])[1]
 
 
-def _earliest_finish(work: Work, speeds: Sequence[float], slowest: float) -> tuple[float, Column]:
-    """When the last chapter ends, and the nodes, using none slower than `slowest`."""
-    train = np.array(work.train)
-    forward = np.array([*work.forward[:-1], 0.0, *[0.0] * work.head])
-    left = np.cumsum((train + forward)[::-1])[::-1]  # of a chapter, from the beginning of each stage
-    ranking = work.ranking if work.judged else 0.0
-    free = [0.0] * len(speeds)
-    done = np.zeros(work.stages)  # when each stage was trained last
-    order, end = np.zeros(work.chapters, np.int32), 0.0
-    for chapter in range(work.chapters):
-        ends = {}
-        for speed in {s for s in speeds if s >= slowest}:  # of equally fast nodes only the first free one matters
-            node = min((n for n, s in enumerate(speeds) if s == speed), key=lambda n: free[n])
-            ends[node] = max(free[node] + left[0] / speed, float((done + left / speed).max()))
-        node = min(ends, key=lambda n: (ends[n], n))
-        speed, lead = speeds[node], left[0] - left
-        start = np.maximum.accumulate(np.maximum(done, free[node] + lead / speed) - lead / speed) + lead / speed
-        done, order[chapter] = start + train / speed, node
-        free[node] = ends[node] + ranking / speed
-        end = max(end, free[node])
-    return end, order
+class _Ring:
+    """Chapters on nodes of a ring, one after the other, with messages that cost nothing."""
+
+    def __init__(self, work: Work, speeds: Sequence[float]) -> None:
+        self.speeds, self.chapters = speeds, work.chapters
+        self.train = np.array(work.train)
+        forward = np.array([*work.forward[:-1], 0.0, *[0.0] * work.head])
+        self.left = np.cumsum((self.train + forward)[::-1])[::-1]  # of a chapter, from the beginning of each stage
+        self.ranking = work.ranking if work.judged else 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.free = [0.0] * len(self.speeds)
+        self.done = np.zeros(len(self.train))  # when each stage was trained last
+
+    def earliest_finish(self, able: list[int]) -> tuple[float, Column]:
+        """When the last chapter ends if each goes to the node that would finish it first; and these nodes."""
+
+        def first(ends: dict[int, float]) -> int:
+            # Of equally fast nodes only the one that is free first matters.
+            for speed in {self.speeds[node] for node in able}:
+                node = min((n for n in able if self.speeds[n] == speed), key=lambda n: self.free[n])
+                ends[node] = self._end(node)
+            return min(ends, key=lambda n: (ends[n], n))
+
+        return self._deal(lambda: first({}))
+
+    def in_proportion(self, able: list[int]) -> tuple[float, Column]:
+        """The same for a smooth weighted round robin: each node gains its speed a turn, the richest pays for all."""
+        credit = dict.fromkeys(able, 0.0)
+
+        def richest() -> int:
+            for node in able:
+                credit[node] += self.speeds[node]
+            node = max(able, key=lambda n: credit[n])
+            credit[node] -= sum(self.speeds[n] for n in able)
+            return node
+
+        return self._deal(richest)
+
+    def _deal(self, pick: Callable[[], int]) -> tuple[float, Column]:
+        self._begin()
+        order = np.zeros(self.chapters, np.int32)
+        for chapter in range(self.chapters):
+            order[chapter] = node = pick()
+            end, speed, lead = self._end(node), self.speeds[node], (self.left[0] - self.left) / self.speeds[node]
+            start = np.maximum.accumulate(np.maximum(self.done, self.free[node] + lead) - lead) + lead
+            self.done = start + self.train / speed
+            self.free[node] = end + self.ranking / speed
+        return max(self.free), order
+
+    def _end(self, node: int) -> float:
+        """When a node would end the next chapter."""
+        speed = self.speeds[node]
+        return max(self.free[node] + self.left[0] / speed, float((self.done + self.left / speed).max()))
 
 
 def deal_images(loads: Sequence[float], amount: float, speeds: Sequence[float]) -> tuple[float, ...]:

@@ -39,4 +39,4 @@ class Federated(BaseSchedule):
     def why_unused(self, work: Work) -> str:
         if work.chapters < work.nodes:
             return f"a ring relay gives every node a chapter of its own, and there are {work.chapters}"
-        return "it is so slow that the others would wait for it"
+        return "at its speed the others would only wait for it"

@@ -47,7 +47,8 @@ def limits(schedule: BaseSchedule, work: Work, costs: Costs, world: World, found
             "and draining the pipeline."
         )
     elif not said:
-        said.append(f"All nodes are busy {others:.0%} of the time: only more or faster nodes would help.")
+        who = "All nodes are" if used.all() else "The nodes that have work are"
+        said.append(f"{who} busy {others:.0%} of the time: only more or faster nodes would help.")
     said += _remedies(schedule, work, costs, world, found)
     return " ".join(said)
 

@@ -109,7 +109,9 @@ def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
     plan = described.schedule.plan(work)
     validate(plan)
     planned = Planned(
-        name=described.preset if not isinstance(described, Numbers) else f"{blocks} blocks of {described.width}",
+        name=described.preset
+        if not isinstance(described, Numbers)
+        else f"{blocks} block{'s' * (blocks > 1)} of {described.width}",
         schedule=described.schedule,
         work=work,
         costs=costs,
