@@ -7,6 +7,7 @@ sends differences starts again from what was sent last on every link, so later m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class Post:
     def __init__(self, plan: Plan, transport: Transport, *, moments: bool) -> None:
         self.plan, self.transport, self.moments = plan, transport, moments
         self._to: dict[int, list[tuple[str, int]]] = {}
+        self._brought_home: Counter[int] = Counter()  # bytes of finished blocks, which no node of the plan asked for
         self._needed_by: dict[tuple[int, str, int], list[int]] = {}
         sent = messages(plan)
         columns = (sent.source.tolist(), sent.carries.tolist(), sent.receiver.tolist())
@@ -55,9 +57,12 @@ class Post:
 
     def send(self, row: int, result: Result) -> Result:
         """A result to all nodes that need it. Returns it as it has to be kept: with what a lossy codec made of it."""
-        endpoint, kept = self.transport.at(int(self.plan.node[row])), dict(result)
+        node, kept = int(self.plan.node[row]), dict(result)
         for carries, to in self._to.get(row, ()):
-            decoded = endpoint.send(self._key(row, carries), self._part(result, carries), to)
+            before = self._counted(node)
+            decoded = self.transport.at(node).send(self._key(row, carries), self._part(result, carries), to)
+            if carries == FINAL:
+                self._brought_home[node] += self._counted(node) - before
             if not self.transport.codec.lossless and carries != FINAL and self.plan.action[row] != Action.FORWARD:
                 changed = {name for name in decoded if decoded[name].data_ptr() != result[name].data_ptr()}
                 kept |= {f"{_SENT}{carries}.{name}": decoded[name] for name in changed}
@@ -88,7 +93,10 @@ class Post:
         return self.transport.at(home).receive(self._key(row, FINAL), int(self.plan.node[row]))
 
     def bytes_sent(self, node: int) -> int:
-        """What a node has sent so far, headers included."""
+        """What a node has sent so far to other nodes of the plan, headers included."""
+        return self._counted(node) - self._brought_home[node]
+
+    def _counted(self, node: int) -> int:
         return sum(self.transport.at(node).bytes_sent.values())
 
     def transfers(self, node: int) -> list[list[Any]]:
