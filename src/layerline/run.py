@@ -30,6 +30,7 @@ from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
+from layerline.schedules.dff import Dff
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
@@ -136,6 +137,11 @@ class Run(Settings):
     def writes_labels(self) -> bool:
         """True where the input carries a label."""
         return isinstance(self.objective, ForwardForward) and isinstance(self.negatives, LabelNegatives)
+
+    @property
+    def full_batch(self) -> bool:
+        """True where an epoch is one step on the whole set (DFF)."""
+        return isinstance(self.schedule, Dff) and self.schedule.batch == "full"
 
     @property
     def is_planned(self) -> bool:

@@ -28,7 +28,8 @@ SINGLE_LAYER: dict[str, Any] = {"schedule": {"kind": "single-layer"}}
 HANDED_OVER: dict[str, Any] = {"schedule": {"kind": "single-layer", "hand_over": "activations"}}
 SHARED_RANKING: dict[str, Any] = {"schedule": {"kind": "single-layer", "ranking": "shared"}}
 FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
-DFF: dict[str, Any] = {"schedule": {"kind": "dff"}}
+DFF: dict[str, Any] = {"schedule": {"kind": "dff", "batch": "mini"}}
+FULL: dict[str, Any] = {"schedule": {"kind": "dff", "batch": "full"}}
 
 SOFTMAX: dict[str, Any] = {"readout": {"kind": "softmax"}}
 UNJUDGED: dict[str, dict[str, Any]] = {
@@ -86,6 +87,11 @@ def test_the_same_computation_as_on_one_node(schedule: dict[str, Any], nodes: in
     assert carry_out(run, tmp_path) == train_through(planned(UNJUDGED[rule]), DATA, []).sha256
 
 
+def test_full_batches_are_minibatches_of_everything(tmp_path: Path) -> None:
+    run = planned(FULL, nodes=3)
+    assert carry_out(run, tmp_path) == train_through(planned(batch_size=len(DATA.train)), DATA, []).sha256
+
+
 @pytest.mark.parametrize("rule", JUDGED)
 def test_judged_negatives_on_one_node(rule: str, tmp_path: Path) -> None:
     for number, schedule in enumerate((SEQUENTIAL, ALL_LAYERS, SINGLE_LAYER)):
@@ -126,6 +132,7 @@ RUNS = {
     "int8, weights": planned(SINGLE_LAYER, nodes=3, codec={"kind": "int8"}),
     "int8, moments stay": planned(ALL_LAYERS, nodes=2, codec={"kind": "int8"}, send_optimizer_state=False),
     "bf16": planned(HANDED_OVER, nodes=3, codec={"kind": "bf16"}),
+    "full batches": planned(FULL, nodes=3),
     "averaged": planned({"schedule": {"kind": "federated", "average": True}}, nodes=2),
 }
 

@@ -15,7 +15,6 @@ from layerline.readouts.readouts import Softmax
 from layerline.run import Run
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.costs import Machine, Sizes, estimate
-from layerline.schedules.dff import Dff
 from layerline.schedules.plan import Plan
 from layerline.schedules.validate import validate
 
@@ -40,7 +39,7 @@ def sizes_of(run: Run, shape: tuple[int, ...], classes: int, examples: int) -> S
         skip=run.readout.skip if isinstance(run.readout, Softmax) else 1,
         judge=None if not run.judged else "head" if head else "goodness",
         number_bytes=2 if run.precision == "bf16-mixed" else 4,
-        full_batch=isinstance(run.schedule, Dff) and run.schedule.batch == "full",
+        full_batch=run.full_batch,
     )
 
 

@@ -50,7 +50,8 @@ class Trainer(ABC):
         run, objective = self.run, self.run.objective
         device = next(model.parameters()).device
         self.data = TrainingSet(data.train, run.augment, run.seed, device)
-        self.batches = -(-len(self.data) // run.batch_size)
+        self.batch_size = len(self.data) if run.full_batch else run.batch_size
+        self.batches = -(-len(self.data) // self.batch_size)
         self.learners = [
             make_learner(block, state, objective, run.optimizer, units, PRECISIONS[run.precision])
             for block, state, units in zip(model.network.blocks, model.states, model.network.units, strict=True)
@@ -129,8 +130,8 @@ class Trainer(ABC):
 
     def batch_slice(self, batch: int) -> range:
         """Positions of a minibatch in the epoch's order."""
-        start = batch * self.run.batch_size
-        return range(start, min(start + self.run.batch_size, len(self.data)))
+        start = batch * self.batch_size
+        return range(start, min(start + self.batch_size, len(self.data)))
 
     def lr(self, epoch: int, batch: int) -> float:
         """The blocks' learning rate at a minibatch."""
