@@ -118,7 +118,7 @@ PRESETS = (
             "readout": {"kind": "all-heads"},
             "augment": {"shift": 2, "flip": True, "fill": "reflect"},
             "epochs": 30,
-            "optimizer": {"lr": 0.001},
+            "optimizer": {"lr": 0.0005},
         },
     ),
     Preset(
@@ -130,7 +130,7 @@ PRESETS = (
             "dataset": "cifar-10",
             "augment": {"shift": 2, "flip": True, "fill": "reflect"},
             "epochs": 15,
-            "optimizer": {"lr": 0.001},
+            "optimizer": {"lr": 0.0005},
         },
     ),
     Preset(
