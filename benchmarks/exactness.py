@@ -19,9 +19,9 @@ from layerline.presets.presets import preset
 from layerline.run import Run
 
 ADAPTIVE: dict[str, Any] = {"negatives": {"kind": "adaptive"}}
-ALL: dict[str, Any] = {"schedule": {"kind": "all-layers"}, "nodes": 4}
+ALL: dict[str, Any] = {"schedule": {"kind": "all-layers"}, "nodes": 3}
 SINGLE: dict[str, Any] = {"schedule": {"kind": "single-layer"}, "nodes": 3}
-FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "nodes": 4}
+FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated"}, "nodes": 3}
 ROWS: dict[str, dict[str, Any]] = {
     "Sequential, random negatives": {},
     "All-Layers, moments travel (the same bits)": ALL,
@@ -32,7 +32,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "Federated ring, Dirichlet α = 0.1": FEDERATED | {"shards": {"kind": "dirichlet", "concentration": 0.1}},
     "Federated, averaged, shards alike": FEDERATED | {"schedule": {"kind": "federated", "average": True}},
     "Sequential, adaptive negatives": ADAPTIVE,
-    "All-Layers, adaptive (4 chapters old)": ADAPTIVE | ALL,
+    "All-Layers, adaptive (3 chapters old)": ADAPTIVE | ALL,
     "Single-Layer, adaptive (2 to 4 chapters old)": ADAPTIVE | SINGLE,
 }
 

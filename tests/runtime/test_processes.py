@@ -161,3 +161,19 @@ def test_a_stopped_worker_is_noticed(tmp_path: Path) -> None:
     out, err = end(launcher)
     assert "going on from the finished slots" in err
     assert json.loads(out)["weights_sha256"] == api.train(run).values["weights_sha256"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+def test_workers_do_not_outlive_their_launcher(tmp_path: Path) -> None:
+    _, file = described(tmp_path, {"schedule": {"kind": "all-layers"}, "nodes": 2, "epochs": 400})
+    launcher = start("train", file, "--out-dir", str(tmp_path / "run"))
+    wait_for_slots(tmp_path / "run", 4)
+    orphans = workers(launcher.pid)
+    launcher.kill()
+    _, err = launcher.communicate(timeout=60)  # until the last of them has closed it
+    assert "Traceback" not in err
+    assert orphans
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+        assert time.monotonic() < until, "they live on"
+        time.sleep(0.1)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
 
-from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerline.errors import PeerLost, UsageError
 from layerline.schedules.plan import Plan
@@ -90,24 +90,35 @@ def placement(plan: Plan, world: int) -> list[int]:
 
 
 class Board:
-    """What the nodes let each other know, in the store."""
+    """What the nodes let each other know, in the store. PeerLost where nobody serves it any more."""
 
     def __init__(self, store: Store, generation: int, timeout: float) -> None:
         self._store, self._timeout = PrefixStore(f"board/{generation}", store), timeout
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
-        self._store.set(name, json.dumps(value))
+        with _served():
+            self._store.set(name, json.dumps(value))
 
     def look(self, name: str) -> Any:
         """What was said; None if nothing was, yet."""
-        return json.loads(self._store.get(name)) if self._store.check([name]) else None
+        with _served():
+            return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def wait(self, names: Sequence[str], who: Sequence[str]) -> list[Any]:
         """Everything under these names, once it is there. PeerLost that says who is missing."""
-        try:
-            self._store.wait(list(names), timedelta(seconds=self._timeout))
-        except DistError:
-            missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
-            raise PeerLost(f"nothing was heard of {', '.join(missing)} within {self._timeout:g} s") from None
-        return [json.loads(self._store.get(name)) for name in names]
+        with _served():
+            try:
+                self._store.wait(list(names), timedelta(seconds=self._timeout))
+            except DistStoreError:
+                missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
+                raise PeerLost(f"nothing was heard of {', '.join(missing)} within {self._timeout:g} s") from None
+            return [json.loads(self._store.get(name)) for name in names]
+
+
+@contextmanager
+def _served() -> Iterator[None]:
+    try:
+        yield
+    except DistNetworkError:
+        raise PeerLost("the launcher is gone: the store that the processes meet at does not answer") from None
