@@ -19,6 +19,7 @@ from layerline.cli.commands import presets
 from layerline.cli.training import carry_out
 from layerline.errors import Stopped
 from layerline.presets.presets import PRESETS
+from layerline.run import Run
 
 _PYTHON = [sys.executable, "-m", "layerline"]
 

@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 _MOST_BARS, _MOST_LANES, _MOST_ARROWS = 24, 24, 160  # bars: per lane
 _COLOURS = ("#2f6fbb", "#e07b39", "#3f9b6c", "#b3477d", "#8a6fc9", "#c2a336", "#4aa5b5", "#b5564a")
-HEAD, KEEPING, WIRE = "#3d3d3d", "#dcdcdc", "#c9c9c9"
+HEAD, KEEPING, WIRE = "#3d3d3d", "#e3e3e3", "#b0b0b0"
 _RANKING = "#9a9a9a"
 
 

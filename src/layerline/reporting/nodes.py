@@ -3,9 +3,9 @@
     on a terminal                                                              elsewhere
     pff-mnist · runs/pff-mnist/20260101-120000                                 the same header, then
     chapter 7/20  ━━━━━━━━━━━╸───────────  98/280 rows  2:41 left              one line per chapter
-    node                                                 busy  latest
-    1     trains block 2, chapter 8       ━━━━━━╸──────   97%  block 4: loss 0.12, accuracy 99.13 %
-    2     waits for block 2, chapter 8, from node 1       91%  block 4: loss 0.13, accuracy 98.97 %
+    node                                             busy  latest
+    1     trains block 2, chapter 8, 54%              97%  block 4: 99.13 %
+    2     waits for block 2, chapter 8, from node 1   91%  block 4: 98.97 %
 
 Problem: the node that draws may be the one that waits, for minutes, and says nothing meanwhile; and drawing must not
 cost training time. Solution: a thread of its own looks at what the nodes are about, a few times a second, and less
@@ -155,8 +155,8 @@ class View:
         bar = ProgressBar(total=len(plan), completed=done)
         whole.add_row(f"chapter {chapter}/{plan.chapters}", bar, f"{done:,}/{len(plan):,} rows", self._left())
         lines = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name, right in (("node", False), ("", False), ("", False), ("busy", True), ("latest", False)):
-            lines.add_column(name, justify="right" if right else "left", no_wrap=True)
+        for name in ("node", "", "busy", "latest"):
+            lines.add_column(name, justify="right" if name == "busy" else "left", no_wrap=True, min_width=len(name))
         for node in range(plan.nodes)[:_MOST_LINES]:
             lines.add_row(*self._line(node))
         if plan.nodes > _MOST_LINES:
@@ -166,10 +166,9 @@ class View:
     def _line(self, node: int) -> tuple[RenderableType, ...]:
         standing = self._known.get(node)
         what = Text(self._doing(node), style="dim" if standing is None or standing.waits else "")
-        trains = standing and not standing.waits and self._plan.action[standing.row] == Action.TRAIN
-        bar = ProgressBar(total=1.0, completed=standing.share, width=12) if standing and trains else ""
-        numbers = _numbers(standing.latest) if standing and standing.latest else ""
-        return str(node + 1), what, bar, self._busy(node), Text(numbers, style="dim")
+        latest = standing.latest if standing else None
+        numbers = f"{_name(latest)}: {100 * latest.accuracy:.2f} %" if latest else ""
+        return str(node + 1), what, self._busy(node), Text(numbers, style="dim")
 
     def _doing(self, node: int) -> str:
         """`trains block 2, chapter 8`, or what it waits for."""
@@ -179,7 +178,8 @@ class View:
         if standing.row >= len(plan):
             return "has done its part"
         if not standing.waits:
-            return f"{_VERBS[Action(plan.action[standing.row])]} {slot_name(plan, standing.row)}"
+            share = f", {standing.share:.0%}" if plan.action[standing.row] == Action.TRAIN else ""
+            return f"{_VERBS[Action(plan.action[standing.row])]} {slot_name(plan, standing.row)}{share}"
         sources = [source for source, _ in plan.inputs(standing.row) if plan.node[source] != node]
         missing = [source for source in sources if not self._done[source]]
         if missing:
@@ -214,5 +214,8 @@ class View:
 
 
 def _numbers(row: Row) -> str:
-    name = row.block if row.block == "head" else f"block {row.block}"
-    return f"{name}: loss {row.loss:.4g}, accuracy {100 * row.accuracy:.2f} %"
+    return f"{_name(row)}: loss {row.loss:.4g}, accuracy {100 * row.accuracy:.2f} %"
+
+
+def _name(row: Row) -> str:
+    return row.block if row.block == "head" else f"block {row.block}"

@@ -66,7 +66,12 @@ class Forecast:
         budget = min(LONGEST, SHARE * self._seconds())
         with tempfile.TemporaryDirectory(dir=self.slots.folder) as path, torch.random.fork_rng(devices=[]):
             place = Slots(Path(path), {})
-            return measure(self.run, self.data.shape, sizes, budget=budget, keep=lambda tensors: place.save(0, tensors))
+
+            def keep(tensors: dict[str, torch.Tensor]) -> None:
+                place.save(0, tensors)
+                place.tell(0, {"durable": True})
+
+            return measure(self.run, self.data.shape, sizes, budget=budget, keep=keep)
 
     def note(self, found: Sequence[Costs]) -> None:
         """Leave the mean of all processes' costs with the run; and how fast each is, if they are said to differ."""
