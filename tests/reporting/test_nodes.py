@@ -174,10 +174,10 @@ def test_a_real_training_in_one_process(schedule: str, tmp_path: Path, capsys: p
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_two_processes_in_a_pseudo_terminal(tmp_path: Path) -> None:
     """Rank 0 draws both nodes, with what the other process lets it know."""
-    words = "train digits --order chapters --schedule all-layers --nodes 2 --epochs 12 --threads 1 --out-dir".split()
+    words = "train digits --order chapters --schedule all-layers --nodes 2 --epochs 12 --threads 1"
     environment = os.environ | {"PYTHONPATH": str(Path(layerline.__file__).parents[1]), "COLUMNS": "80"}
     ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "layerline", *words, str(tmp_path / "run")]
+    command = [sys.executable, "-m", "layerline", *words.split(), "--out-dir", str(tmp_path / "run")]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
     ) as ran:

@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,14 @@ class Forecast:
 
     def note(self, found: Sequence[Costs]) -> None:
         """Leave the mean of all processes' costs with the run; and how fast each is, if they are said to differ."""
-        mean = {each.name: np.mean([getattr(costs, each.name) for costs in found], axis=0) for each in fields(Costs)}
-        speeds = [float(sum(mean["train"]) / sum(costs.train)) for costs in found] if self.run.speeds else []
-        noted = {"costs": {name: value.tolist() for name, value in mean.items()}, "speeds": speeds}
+        mean = replace(
+            found[0],
+            train=tuple(np.mean([costs.train for costs in found], axis=0).tolist()),
+            forward=tuple(np.mean([costs.forward for costs in found], axis=0).tolist()),
+            ranking=float(np.mean([costs.ranking for costs in found])),
+        )
+        speeds = [sum(mean.train) / sum(costs.train) for costs in found] if self.run.speeds else []
+        noted = {"costs": asdict(mean), "speeds": speeds}
         write_text(self._file, json.dumps(noted) + "\n")
 
     def before(self) -> Simulation:
@@ -101,11 +106,7 @@ class Forecast:
         """What was measured at the start; nothing where the run goes on over another number of processes of unlike
         speeds."""
         try:
-            noted = json.loads(self._file.read_text(encoding="utf-8"))
-            numbers: dict[str, Any] = {
-                name: tuple(v) if isinstance(v, list) else v for name, v in noted["costs"].items()
-            }
-            costs, speeds = Costs(**numbers), tuple(noted["speeds"])
+            costs, speeds = read_costs(self._file)
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return (costs, speeds) if not speeds or len(speeds) == max(self.places) + 1 else None
@@ -124,6 +125,13 @@ class Forecast:
         codec, moments = ON_THE_WIRE[self.run.codec.kind], self.run.send_optimizer_state
         world = replace(world, codec=codec, moments_travel=moments)
         return simulate(on_processes(self.plan, self.places), costs, world)
+
+
+def read_costs(path: Path) -> tuple[Costs, tuple[float, ...]]:
+    """The content of `slots/costs.json`: slot costs, and how fast each process is if they are said to differ."""
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    numbers: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in noted["costs"].items()}
+    return Costs(**numbers), tuple(noted["speeds"])
 
 
 def on_processes(plan: Plan, places: Sequence[int]) -> Plan:
