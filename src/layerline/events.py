@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerline.schedules.plan import Plan
+    from layerline.schedules.simulate import Simulation
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,41 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What a node of a plan is about."""
+
+    row: int
+    """The row that it carries out, or will; the number of the plan's rows: it has done its part."""
+    waits: bool
+    """For the row's inputs."""
+    share: float
+    """Part of the row that is done, in minibatches."""
+    busy: float
+    """Seconds it has worked since the run was started, this row included."""
+    latest: Row | None
+    """The numbers of the plan's last stage, where the node trained it last."""
+
+
+@dataclass(frozen=True)
+class PlanStarts:
+    """The nodes of a plan set out."""
+
+    plan: Plan
+    predicted: Simulation
+    """The same rows in time, on the processes there are (which are its nodes)."""
+    look: Callable[[], Mapping[int, Standing]]
+    """What each node is about, as far as it is known; may be called by any one thread."""
+
+
+@dataclass(frozen=True)
+class RowWaits:
+    """A node of a plan comes to a row; it may have to wait for the inputs."""
+
+    row: int
+    node: int
+
+
+@dataclass(frozen=True)
 class RowBegins:
     """A node of a plan begins a row; its inputs are there."""
 
@@ -87,5 +127,12 @@ class RowDone:
     end: float
 
 
-Event = Minibatch | EpochDone | Evaluated | Saved | Started | RowBegins | RowDone
+@dataclass(frozen=True)
+class Noted:
+    """Something a person should know; a sentence."""
+
+    words: str
+
+
+Event = Minibatch | EpochDone | Evaluated | Saved | Started | PlanStarts | RowWaits | RowBegins | RowDone | Noted
 Listener = Callable[[Event], None]

@@ -13,7 +13,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,24 @@ from torch import nn
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
 from layerline.errors import Elsewhere
-from layerline.events import Event, Listener, Row, RowDone, Started
+from layerline.events import Event, Listener, Noted, PlanStarts, Row, RowDone, Started
+from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
+from layerline.reporting.trace import write_trace
 from layerline.results import values_of
 from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
+from layerline.runtime.forecast import Forecast
 from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
 from layerline.runtime.post import Post, links
 from layerline.runtime.saved import save_model
+from layerline.runtime.standing import Standings, looking
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
+from layerline.schedules.costs import Costs
 from layerline.schedules.plan import Action, Plan
 from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
@@ -75,10 +81,15 @@ class PlanJob:
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
             with compute_threads(self.run), hears as heard:
                 before = Measured.of(pipeline.slots, self.plan.nodes)
+                forecast = self._forecast(pipeline, [0] * self.plan.nodes)
+                if not before.sittings and forecast.worth_measuring():
+                    forecast.note([forecast.measured()])
+                standings = Standings(pipeline)
                 heard(self._started(pipeline, before, folder))
-                pipeline.work(heard, stop, pipeline.here(), sitting=before.sittings)
+                heard(PlanStarts(self.plan, forecast.before(), standings.look))
+                pipeline.work(_both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
                 measured = Measured.of(pipeline.slots, self.plan.nodes)
-                return self._finish(pipeline, pipeline.model(), measured, folder, stop, processes=1)
+                return self._finish(pipeline, pipeline.model(), measured, folder, heard, stop, forecast)
 
     def _as_member(self, member: Membership, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
         """One process's part."""
@@ -96,6 +107,12 @@ class PlanJob:
                 board.post(f"done {node}", len(pipeline.slots.done(node)))
             board.post(f"ready {member.rank}", before.sittings)
             sitting = board.wait([f"ready {rank}" for rank in range(member.world)], who)[0]
+            forecast = self._forecast(pipeline, places)
+            if not sitting and forecast.worth_measuring():
+                board.post(f"costs {member.rank}", asdict(forecast.measured()))
+                if member.rank == 0:
+                    found = board.wait([f"costs {rank}" for rank in range(member.world)], who)
+                    forecast.note([Costs(**costs) for costs in found])
             others = [node for node in range(self.plan.nodes) if node not in mine]
 
             def done_elsewhere() -> set[int]:
@@ -115,8 +132,12 @@ class PlanJob:
             )
             with transport:
                 post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
+                standings = Standings(pipeline, partial(board.post, f"standing {member.rank}"))
                 heard(self._started(pipeline, before, folder))
-                hear = _posting(heard, board, pipeline, durable)
+                if member.rank == 0:
+                    other_client = Board(store.clone(), member.generation, JOIN_SECONDS)  # type: ignore[attr-defined]
+                    heard(PlanStarts(self.plan, forecast.before(), looking(standings, other_client, member.world)))
+                hear = _posting(_both(standings.hear, heard), board, pipeline, durable)
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:
                     board.post(f"told {node}", pipeline.slots.told(node))
@@ -129,22 +150,48 @@ class PlanJob:
                 )
                 measured = Measured(dict(enumerate(told)))
                 board.post("home", True)
-            return self._finish(pipeline, model, measured, folder, stop, processes=member.world)
+            return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
 
     def _started(self, pipeline: Pipeline, before: Measured, folder: RunFolder | None) -> Started:
         where = str(folder.path) if folder else ""
         return Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows())
 
+    def _forecast(self, pipeline: Pipeline, places: Sequence[int]) -> Forecast:
+        return Forecast(self.run, self.plan, places, self.data, pipeline.slots)
+
     def _finish(
-        self, pipeline: Pipeline, model: Model, measured: Measured, folder: RunFolder | None, stop: Stop, processes: int
+        self,
+        pipeline: Pipeline,
+        model: Model,
+        measured: Measured,
+        folder: RunFolder | None,
+        heard: Listener,
+        stop: Stop,
+        forecast: Forecast,
     ) -> Outcome:
-        progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan)
-        more |= {"processes": processes}
+        processes = max(forecast.places) + 1
+        predicted, source = forecast.after(measured.facts)
+        progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan, processes)
+        more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
         values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
         if folder:
+            title = f"{self.run.preset} · {self.plan.schedule}"
+            write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
+            if can_draw():
+                draw_run(self.plan, measured.facts, predicted, folder.path / "gantt.svg", title)
+            else:
+                heard(Noted(MISSING))
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
         return model, values, progress.rows
+
+
+def _both(first: Listener, second: Listener) -> Listener:
+    def hear(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return hear
 
 
 def _mute(event: Event) -> None:

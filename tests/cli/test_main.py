@@ -19,6 +19,7 @@ from layerline.cli.commands import presets
 from layerline.cli.training import carry_out
 from layerline.errors import Stopped
 from layerline.presets.presets import PRESETS
+from layerline.run import Run
 
 _PYTHON = [sys.executable, "-m", "layerline"]
 
@@ -170,7 +171,7 @@ def test_a_stopped_run_is_resumed_with_its_data_folder() -> None:
 
     for data_dir, hint in ((None, "resume run"), ("my data", "resume run --data-dir 'my data'")):
         with pytest.raises(Stopped) as error:
-            carry_out(stopped, argparse.Namespace(data_dir=data_dir, quiet=True, format="text"))
+            carry_out(stopped, Run(), argparse.Namespace(data_dir=data_dir, quiet=True, format="text"))
         assert error.value.hint == f"go on with: layerline {hint}"
 
 

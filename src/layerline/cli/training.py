@@ -17,6 +17,7 @@ from layerline.data.dataset import Dataset
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
 from layerline.reporting.console import Display, closing
+from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
 from layerline.runtime.members import Membership
@@ -72,11 +73,12 @@ def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
     return load_data(dataset, arguments)
 
 
-def carry_out(training: Callable[[Listener, Stop], Result], arguments: argparse.Namespace) -> None:
+def carry_out(training: Callable[[Listener, Stop], Result], run: Run, arguments: argparse.Namespace) -> None:
     """Train under the display, stopping on signals, and print the result. Commands to run next name the data folder."""
     data_dir: str | None = arguments.data_dir
     try:
-        with on_signals() as stop, Display(quiet=arguments.quiet) as display:
+        shown = NodesDisplay if run.is_planned else Display
+        with on_signals() as stop, shown(quiet=arguments.quiet) as display:
             result = training(display, stop)
     except Stopped as stopped:
         if data_dir and stopped.hint:

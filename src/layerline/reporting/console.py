@@ -155,6 +155,8 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
     facts.add_row("training", _duration(values["train_seconds"]), f"{values['epochs']} epochs, {values['device']}")
+    for name, said, more in _over_nodes(values):
+        facts.add_row(name, said, more)
     console.print(Text())
     console.print(facts, soft_wrap=True)
     if values["run_dir"] is None:
@@ -171,6 +173,22 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     width = max(map(len, commands))
     for command, (_, _, why) in zip(commands, tries, strict=True):
         console.print(Text(f"  {command:{width}}  ").append(f"# {why}", style="dim"), soft_wrap=True)
+
+
+def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What a run over nodes brought: speed-up over the work by itself, and the time beside the plan's."""
+    if "predicted_seconds" not in values:
+        return []
+    count, processes = values["nodes"], values["processes"]
+    nodes = f"{count} node{'s' * (count > 1)} in {processes} process{'es' * (processes > 1)}"
+    megabytes = f", {values['bytes_sent'] / 1e6:,.1f} MB sent" if count > 1 else ""
+    predicted, measured = values["predicted_seconds"], values["train_seconds"]
+    source = "slot costs measured before" if values["predicted_from"] == "calibration" else "the first chapter's slots"
+    off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
+    return [
+        ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
+        ("predicted", _duration(predicted), f"by {source}{off}"),
+    ]
 
 
 def clock(seconds: float) -> str:

@@ -9,20 +9,26 @@ Of a long plan the beginning is drawn, as much as can be read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerline.errors import LayerlineError, UsageError
-from layerline.schedules.plan import Action
+from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _MOST_BARS, _MOST_LANES, _MOST_ARROWS = 24, 24, 160  # bars: per lane
 _COLOURS = ("#2f6fbb", "#e07b39", "#3f9b6c", "#b3477d", "#8a6fc9", "#c2a336", "#4aa5b5", "#b5564a")
-_HEAD, _RANKING, _WIRE = "#3d3d3d", "#9a9a9a", "#c9c9c9"
+HEAD, KEEPING, WIRE = "#3d3d3d", "#e3e3e3", "#b0b0b0"
+_RANKING = "#9a9a9a"
 
 
 def check_gantt(path: str) -> None:
@@ -51,7 +57,7 @@ def draw_gantt(found: Simulation, path: str, title: str) -> None:
 
     figure = Figure(figsize=(12, 1.6 + 0.55 * lanes), layout="constrained")
     axes = figure.add_subplot()
-    _bars(axes, found, rows, until)
+    draw_bars(axes, plan, rows, np.stack((found.start, found.end), 1).clip(max=until), until)
     _wires(axes, found, lanes, until)
     _frame(axes, found, lanes, until, title)
     try:
@@ -60,23 +66,25 @@ def draw_gantt(found: Simulation, path: str, title: str) -> None:
         raise LayerlineError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _colour(found: Simulation, row: int) -> str:
-    plan = found.plan
+def _colour(plan: Plan, row: int) -> str:
     if plan.action[row] == Action.NEGATIVES:
         return _RANKING
     stage = int(plan.stage[row])
-    return _HEAD if stage == plan.blocks else _COLOURS[stage % len(_COLOURS)]
+    return HEAD if stage == plan.blocks else _COLOURS[stage % len(_COLOURS)]
 
 
-def _bars(axes: Axes, found: Simulation, rows: np.ndarray[Any, Any], until: float) -> None:
-    plan = found.plan
+def draw_bars(axes: Axes, plan: Plan, rows: Ints, spans: Floats, width: float) -> None:
+    """Bars for some rows, each from `spans[row, 0]` to `spans[row, 1]`, named where they are wide enough for it.
+
+    `width`: seconds that are shown.
+    """
     for row in rows.tolist():
-        begin, end = found.start[row], min(found.end[row], until)
+        begin, end = spans[row]
         train = plan.action[row] == Action.TRAIN
         height = 0.62 if train else 0.4
         pale = 1.0 if train else 0.42 if plan.action[row] == Action.FORWARD else 0.75
-        axes.barh(plan.node[row], end - begin, height, begin, color=_colour(found, row), alpha=pale, linewidth=0)
-        if train and (end - begin) / until > 0.018:
+        axes.barh(plan.node[row], end - begin, height, begin, color=_colour(plan, row), alpha=pale, linewidth=0)
+        if train and (end - begin) / width > 0.018:
             name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
             words = f"{name}.{plan.chapter[row] + 1}"
             axes.text((begin + end) / 2, plan.node[row], words, ha="center", va="center", fontsize=7, color="white")
@@ -89,17 +97,15 @@ def _wires(axes: Axes, found: Simulation, lanes: int, until: float) -> None:
     leave = found.end[sent.source]
     for m in seen.tolist():
         width = max(min(float(found.arrive[m]), until) - found.leave[m], until / 2000)
-        axes.barh(sent.sender[m] + 0.4, width, 0.1, found.leave[m], color=_WIRE, linewidth=0)
+        axes.barh(sent.sender[m] + 0.4, width, 0.1, found.leave[m], color=WIRE, linewidth=0)
         if len(seen) <= _MOST_ARROWS and found.start[sent.needed[m]] < until:
             ends = (leave[m], found.start[sent.needed[m]]), (sent.sender[m] + 0.31, sent.receiver[m] - 0.31)
             if sent.sender[m] > sent.receiver[m]:
                 ends = ends[0], (sent.sender[m] - 0.31, sent.receiver[m] + 0.31)
-            axes.plot(*ends, color=_HEAD, alpha=0.35, linewidth=0.7, solid_capstyle="round")
+            axes.plot(*ends, color=HEAD, alpha=0.35, linewidth=0.7, solid_capstyle="round")
 
 
 def _frame(axes: Axes, found: Simulation, lanes: int, until: float, title: str) -> None:
-    from matplotlib.patches import Patch
-
     plan = found.plan
     axes.set_ylim(lanes - 0.4, -0.6)
     axes.set_xlim(0, until)
@@ -109,18 +115,27 @@ def _frame(axes: Axes, found: Simulation, lanes: int, until: float, title: str) 
     part = "" if lanes == plan.nodes else f" (the first {lanes} nodes)"
     axes.set_title(f"{title}{part}\n", loc="left", fontsize=11, fontweight="bold")
     said = f"{found.makespan:,.4g} s, {found.speedup:.2f}× one node, {found.utilisation.mean():.0%} busy"
-    axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=_HEAD)
+    axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=HEAD)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
-    blocks = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"block {b + 1}") for b in range(min(plan.blocks, 8))]
-    others = [Patch(color=_HEAD, label="head")] if plan.head else []
-    others += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
+    shown = handles(plan, wires=len(found.messages) > 0)
+    axes.legend(handles=shown, ncols=len(shown), loc="upper right", bbox_to_anchor=(1, 1.14 if lanes > 3 else 1.2),
+                frameon=False, fontsize=8, handlelength=1.0, columnspacing=1.1)  # fmt: skip
+
+
+def handles(plan: Plan, *, wires: bool, keeping: bool = False) -> list[Patch]:
+    """What the colours mean, for a legend."""
+    from matplotlib.patches import Patch
+
+    shown = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"block {b + 1}") for b in range(min(plan.blocks, 8))]
+    shown += [Patch(color=HEAD, label="head")] if plan.head else []
+    shown += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
     if (plan.action == Action.NEGATIVES).any():
-        others.append(Patch(color=_RANKING, alpha=0.75, label="ranking labels"))
-    if len(found.messages):
-        others.append(Patch(color=_WIRE, label="sending"))
-    axes.legend(handles=[*blocks, *others], ncols=len(blocks) + len(others), loc="upper right",
-                bbox_to_anchor=(1, 1.14 if lanes > 3 else 1.2), frameon=False, fontsize=8, handlelength=1.0,
-                columnspacing=1.1)  # fmt: skip
+        shown.append(Patch(color=_RANKING, alpha=0.75, label="ranking labels"))
+    if keeping:
+        shown.append(Patch(color=KEEPING, label="keeping the result"))
+    if wires:
+        shown.append(Patch(color=WIRE, label="sending"))
+    return shown

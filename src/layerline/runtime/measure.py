@@ -23,14 +23,23 @@ from layerline.runtime.model import CHUNK_ROWS, build_model
 from layerline.schedules.costs import Costs, Machine, Sizes, estimate
 
 _WARM, _TIMED = 3, 12
+_LONGEST = 2.0  # seconds for one of the numbers
+
+Keep = Callable[[dict[str, torch.Tensor]], object]
 
 
-def measure(run: Run, shape: tuple[int, ...], sizes: Sizes) -> Costs:
-    """Costs on this machine, with the run's threads (else one: what a node of several on a host has)."""
+def measure(
+    run: Run, shape: tuple[int, ...], sizes: Sizes, *, budget: float | None = None, keep: Keep | None = None
+) -> Costs:
+    """Costs on this machine, with the run's threads (else one: what a node of several on a host has).
+
+    `budget`: seconds for all of it, about; None: as long as steady numbers take. `keep`: what makes a slot's result
+    durable; its time is part of the slot.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads or 1)
     try:
-        return _Bench(run, shape, sizes).costs()
+        return _Bench(run, shape, sizes, budget, keep).costs()
     finally:
         torch.set_num_threads(before)
 
@@ -38,8 +47,10 @@ def measure(run: Run, shape: tuple[int, ...], sizes: Sizes) -> Costs:
 class _Bench:
     """A run's learners and inputs of the right shapes."""
 
-    def __init__(self, run: Run, shape: tuple[int, ...], sizes: Sizes) -> None:
-        self.run, self.sizes = run, sizes
+    def __init__(self, run: Run, shape: tuple[int, ...], sizes: Sizes, budget: float | None, keep: Keep | None) -> None:
+        self.run, self.sizes, self.keep = run, sizes, keep
+        calls = 3 * len(sizes.units) + 2 * sizes.head + 1
+        self.each = _LONGEST if budget is None else budget / calls
         count = max(run.batch_size, CHUNK_ROWS // sizes.views)
         draw = torch.Generator().manual_seed(0)
         inputs = torch.randint(0, 256, (count, *shape), generator=draw)
@@ -61,11 +72,13 @@ class _Bench:
         train, forward = [], []
         for block in range(len(sizes.units)):
             batch, chunk = self._input(block, self.run.batch_size), self._input(block, len(self.raw))
-            train.append(steps * _seconds(lambda b=block, x=batch: self._learn(b, x)))  # type: ignore[misc]
-            forward.append(chunks * _seconds(lambda b=block, x=chunk: self._forward(b, x)))  # type: ignore[misc]
+            train.append(steps * self._seconds(lambda b=block, x=batch: self._learn(b, x)))  # type: ignore[misc]
+            forward.append(chunks * self._seconds(lambda b=block, x=chunk: self._forward(b, x)))  # type: ignore[misc]
         if sizes.head:
-            train.append(chunks * _seconds(self._neutral) + steps * _seconds(self._head))
-        ranking = chunks * _seconds(lambda: self.model.scores(self.raw)) if sizes.judge else 0.0
+            train.append(chunks * self._seconds(self._neutral) + steps * self._seconds(self._head))
+        if self.keep:
+            train = [seconds + self._kept(stage) for stage, seconds in enumerate(train)]
+        ranking = chunks * self._seconds(lambda: self.model.scores(self.raw)) if sizes.judge else 0.0
         return replace(estimate(sizes, Machine()), train=tuple(train), forward=tuple(forward), ranking=ranking)
 
     def _input(self, block: int, count: int) -> BlockInput:
@@ -95,14 +108,16 @@ class _Bench:
         x = torch.zeros(self.run.batch_size, self.sizes.features, dtype=self.model.encoder.dtype)
         self.trainer.head.learn(x, self.trainer.data.labels[: self.run.batch_size], 1e-6)
 
+    def _kept(self, stage: int) -> float:
+        assert self.keep
+        keep, tensors = self.keep, self.trainer.learner_tensors(stage)
+        return self._seconds(lambda: keep(tensors))
 
-def _seconds(call: Callable[[], object]) -> float:
-    """The median time of a call, warm."""
-    spent = []
-    for _ in range(_WARM + _TIMED):
-        begin = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - begin)
-        if sum(spent) > 2 and len(spent) > _WARM:
-            break
-    return statistics.median(spent[_WARM:])
+    def _seconds(self, call: Callable[[], object]) -> float:
+        """The median time of a call, warm; twice at least."""
+        spent: list[float] = []
+        while len(spent) < _WARM + _TIMED and (len(spent) < 2 or sum(spent) < self.each):
+            begin = time.perf_counter()
+            call()
+            spent.append(time.perf_counter() - begin)
+        return statistics.median(spent[min(_WARM, len(spent) // 2) :])

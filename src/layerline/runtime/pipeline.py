@@ -163,11 +163,14 @@ class Measured:
         latest = {each["row"]: each["metrics"] for facts in self.facts.values() for each in facts}
         return [Row(**numbers) for row in sorted(latest) for numbers in latest[row]]
 
-    def values(self, plan: Plan) -> dict[str, Any]:
-        """For `result.json`."""
+    def values(self, plan: Plan, processes: int) -> dict[str, Any]:
+        """For `result.json`. Nodes that one process carries out take turns, so the whole is as many processes."""
         seconds, busy = self.seconds, self.busy
         return {
-            "utilisation": round(sum(busy) / (plan.nodes * seconds), 4) if seconds else 1.0,
-            "bytes_sent": sum(each["bytes"] for facts in self.facts.values() for each in facts),
+            "processes": processes,
+            "utilisation": round(sum(busy) / (processes * seconds), 4) if seconds else 1.0,
+            "speedup": round(sum(busy) / seconds, 4) if seconds else 1.0,
+            "busy_seconds": [round(each, 3) for each in busy],
             "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
+            "bytes_sent": sum(each["bytes"] for facts in self.facts.values() for each in facts),
         }

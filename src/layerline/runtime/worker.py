@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerline.events import EpochDone, Event, RowBegins, RowDone
+from layerline.events import EpochDone, Event, RowBegins, RowDone, RowWaits
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
 from layerline.runtime.post import Post
@@ -56,6 +56,7 @@ class Worker:
         self._kept: dict[Name, Result] = {}  # what rows that are still to do will ask for
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
+        self._bytes_before = Counter[int]()
         self._needs = Needs(plan)
         self.done = {row for node in nodes for row in slots.done(node)}
         self._deleted = {row for row in self.done if not slots.has(row)}
@@ -64,11 +65,12 @@ class Worker:
         self._uses = Counter(self._name(row, source, what) for row in self.todo for source, what in plan.inputs(row))
 
     def work(self) -> Iterator[Event]:
-        """Do it. Yields after every minibatch, and before and after every row."""
+        """Do it. Yields after every minibatch, and as every row waits for its inputs, begins and is done."""
         self._restore()
         self.post.again(sorted(self.done - self._deleted), self._open, self.slots.load)
         for row in self.todo:
             node = int(self.plan.node[row])
+            yield RowWaits(row, node)
             inputs = [(source, what, self._fetch(row, source, what)) for source, what in self.plan.inputs(row)]  # 1
             yield RowBegins(row, node)
             begin = time.time()
@@ -169,14 +171,14 @@ class Worker:
     def _finish(self, row: int, begin: float, metrics: list[dict[str, Any]]) -> None:
         """Hand a result out, make it durable, and forget what nobody needs any more."""
         plan, node = self.plan, int(self.plan.node[row])
-        end, result, bytes_before = time.time(), self._kept[row, None, node], self.post.bytes_sent(node)
+        end, result = time.time(), self._kept[row, None, node]
         durable = bool(plan.action[row] != Action.FORWARD)
         kept = self.post.send(row, result)
         if durable:
             self.slots.save(row, kept)
             self.done.add(row)
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
-        facts |= {"bytes": self.post.bytes_sent(node) - bytes_before, "transfers": self.post.transfers(node)}
+        facts |= {"kept": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
         self.slots.tell(node, facts | {"metrics": metrics})
         if durable:
             self._delete_old()
@@ -189,6 +191,12 @@ class Worker:
             del self._kept[row, None, node]
         elif plan.action[row] == Action.TRAIN:
             self._kept[row, None, node] = {name: tensor.clone() for name, tensor in result.items()}
+
+    def _bytes(self, node: int) -> int:
+        """What a node has sent since the row before; with the first row, what was sent again after a restart."""
+        total = self.post.bytes_sent(node)
+        before, self._bytes_before[node] = self._bytes_before[node], total
+        return total - before
 
     def _delete_old(self) -> None:
         """Results on disk that no row will ask for any more."""

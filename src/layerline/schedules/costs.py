@@ -22,6 +22,9 @@ from layerline.schedules.work import Work
 ADAM_BYTES = 28  # weights and two moments, float32, read and written; the gradient read
 CAST_BYTES = 12  # in bf16: gradient to float32, weights to bf16, each read and written
 
+ON_THE_WIRE = {"fp32": 1.0, "bf16": 0.5, "int8": 0.25}
+"""Bytes of weights on the wire over bytes in memory, for each codec."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:

@@ -15,7 +15,7 @@ from layerline.cli.units import bytes_per_second, seconds
 from layerline.errors import UsageError
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.compare import compare
-from layerline.schedules.costs import Costs, Machine, Sizes, World, estimate, fitted
+from layerline.schedules.costs import ON_THE_WIRE, Costs, Machine, Sizes, World, estimate, fitted
 from layerline.schedules.lower import messages
 from layerline.schedules.numbers import Numbers
 from layerline.schedules.simulate import simulate
@@ -23,8 +23,6 @@ from layerline.schedules.validate import validate
 
 if TYPE_CHECKING:
     from layerline.run import Run
-
-_CODECS = {"fp32": 1.0, "bf16": 0.5, "int8": 0.25}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +124,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
 def _on_the_wire(described: Run | Numbers) -> float:
     """Bytes of weights on the wire over bytes in memory."""
     codec = getattr(described, "codec", "fp32")
-    return _CODECS[codec if isinstance(codec, str) else codec.kind]
+    return ON_THE_WIRE[codec if isinstance(codec, str) else codec.kind]
 
 
 def _positive(arguments: argparse.Namespace, name: str) -> float:

@@ -37,5 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
             tensorboard=arguments.tensorboard,
             **processes(folder.run(), arguments),
         ),
+        folder.run(),
         arguments,
     )

@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
                 tensorboard=arguments.tensorboard,
                 **team,
             ),
+            settings,
             arguments,
         )
     finally:

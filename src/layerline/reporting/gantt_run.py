@@ -1,0 +1,145 @@
+"""`gantt.svg`: what a run took, above what it should have taken, on one time axis.
+
+    measured   node 1  ███▒███▒ ███▒
+               node 2     ███▒ ███▒███▒
+    planned    node 1  ███▒███▒███▒
+               node 2     ███▒███▒███▒
+
+Bars, colours and names are those of a plan's picture. Of a long run the beginning and the end are drawn, side by side.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerline.files import replacing
+from layerline.reporting.gantt import HEAD, KEEPING, WIRE, draw_bars, handles
+from layerline.reporting.trace import Facts, on_one_clock
+from layerline.schedules.plan import Plan
+from layerline.schedules.simulate import Simulation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MISSING = 'there is no gantt.svg, which needs matplotlib: pip install "layerline[report]"'
+_MOST_ROWS, _PART_ROWS, _MOST_LANES = 600, 160, 24  # in the picture; in each half of a long run's; nodes
+
+Spans = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Rows in time, seconds from the start: [rows, 2] each, NaN where a row has none."""
+
+    plan: Plan
+    rows: Spans
+    keeping: Spans
+    messages: Sequence[tuple[int, float, float]]
+    """Sender, begin, end."""
+    sittings: Sequence[float]
+    """Where each sitting begins."""
+
+    @property
+    def end(self) -> float:
+        """Of the last row."""
+        return float(np.nanmax(self.rows, initial=0.0))
+
+    @property
+    def utilisation(self) -> Spans:
+        """Fraction of the time each node computes."""
+        busy = np.bincount(self.plan.node, np.nan_to_num(self.rows[:, 1] - self.rows[:, 0]), self.plan.nodes)
+        share: Spans = busy / (self.end or 1.0)
+        return share
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_run(plan: Plan, facts: Facts, predicted: Simulation, path: Path, title: str) -> None:
+    """Draw and save (`.svg` or `.png`). LayerlineError where that is not possible."""
+    from matplotlib.figure import Figure
+
+    both = [("measured", measured(plan, facts)), ("planned", planned(plan, predicted))]
+    end = max(line.end for _, line in both) or 1.0
+    lanes = min(plan.nodes, _MOST_LANES)
+    windows = _windows(len(plan) * lanes // plan.nodes, end)
+    figure = Figure(figsize=(13, 1.5 + 2 * (0.45 + 0.42 * lanes)), layout="constrained")
+    grid = figure.subplots(2, len(windows), sharex="col", squeeze=False)
+    for line, (name, timeline) in zip(grid, both, strict=True):
+        for number, (axes, window) in enumerate(zip(line, windows, strict=True)):
+            _panel(axes, timeline, lanes, window, first=number == 0)
+        said = f"{name}   {timeline.end:,.4g} s, {timeline.utilisation.mean():.0%} busy"
+        line[0].set_title(said, loc="left", fontsize=10, color=HEAD)
+    part = "" if len(windows) == 1 else ": its beginning and its end"
+    part += "" if lanes == plan.nodes else f" (the first {lanes} nodes)"
+    figure.suptitle(f"{title}{part}", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    for axes in grid[1]:
+        axes.set_xlabel("seconds", fontsize=9)
+    shown = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), keeping=True)
+    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=8,
+                  handlelength=1.0, columnspacing=1.2)  # fmt: skip
+    with replacing(path) as beside:
+        figure.savefig(beside, format=path.suffix[1:], dpi=160)
+
+
+def measured(plan: Plan, facts: Facts) -> Timeline:
+    """What the nodes noted. A row that was done twice is drawn where it was done last."""
+    told, sittings = on_one_clock(facts)
+    rows, keeping = np.full((2, len(plan), 2), np.nan)
+    sent = []
+    for node, each in told.items():
+        for fact in each:
+            rows[fact["row"]] = fact["begin"], fact["end"]
+            keeping[fact["row"]] = fact["end"], fact["kept"]
+            sent += [(node, t[0], t[1]) for t in fact["transfers"] if t[6] == "send"]
+    return Timeline(plan, rows, keeping, sent, sittings)
+
+
+def planned(plan: Plan, found: Simulation) -> Timeline:
+    """What was simulated; its messages where every node has a process of its own."""
+    rows = np.stack((found.start, found.end), 1)
+    alone = found.plan.nodes == plan.nodes
+    columns = (found.messages.sender.tolist(), found.leave.tolist(), found.arrive.tolist())
+    return Timeline(plan, rows, np.full_like(rows, np.nan), list(zip(*columns, strict=True)) if alone else [], [0.0])
+
+
+def _windows(rows: int, end: float) -> list[tuple[float, float]]:
+    """All of a short run; of a long one, its first and last seconds."""
+    if rows <= _MOST_ROWS:
+        return [(0.0, end)]
+    part = end * _PART_ROWS / rows
+    return [(0.0, part), (end - part, end)]
+
+
+def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], *, first: bool) -> None:
+    begin, end = window
+    plan = line.plan
+    shown = (plan.node < lanes) & (line.rows[:, 0] < end) & (line.rows[:, 1] > begin)
+    kept = shown & (line.keeping[:, 1] > line.keeping[:, 0])
+    spans = np.clip(line.keeping[kept], begin, end)
+    axes.barh(plan.node[kept], spans[:, 1] - spans[:, 0], 0.4, spans[:, 0], color=KEEPING, linewidth=0)
+    draw_bars(axes, plan, np.flatnonzero(shown), np.clip(line.rows, begin, end), end - begin)
+    wires = [(n, max(a, begin), min(b, end)) for n, a, b in line.messages if n < lanes and a < end and b > begin]
+    for node, leave, arrive in wires:
+        axes.barh(node + 0.4, max(arrive - leave, (end - begin) / 2000), 0.1, leave, color=WIRE, linewidth=0)
+    for sitting in line.sittings[1:]:
+        if begin < sitting < end:
+            axes.axvline(sitting, color=HEAD, linewidth=0.8, linestyle=":")
+    axes.set_xlim(begin, end)
+    axes.set_ylim(lanes - 0.4, -0.6)
+    names = [f"node {n + 1}  {line.utilisation[n]:.0%}" for n in range(lanes)]
+    axes.set_yticks(range(lanes), names if first else [""] * lanes, fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
