@@ -87,12 +87,18 @@ _IN_NUMBERS = """
     --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
 """.split()  # noqa: SIM905
 
+_SHARED = """
+    --epochs --chapters --dataset --widths --batch-size --send-optimizer-state --no-send-optimizer-state --precision
+    --threads --device
+""".split()  # noqa: SIM905
+
 _FLAGS = {
     "train": ["--config", "--out-dir", *_TRAINING, *_SETTINGS],
     "resume": _TRAINING,
     "evaluate": ["--dataset", *_DATA, *_FORMAT],
     "predict": ["--resize", *_FORMAT],
     "plan": ["--config", "--blocks", *_DATA, *_FORMAT, *_WORLD, *_SETTINGS],
+    "reproduce": ["--out-dir", "--seeds", "--only", "--list", "--processes", "--quiet", *_DATA, *_FORMAT, *_SHARED],
     "presets": _FORMAT,
     "env": _FORMAT,
     "cite": [],

@@ -26,6 +26,7 @@ _COMMANDS = {
     "evaluate": ("RUN_DIR [--dataset NAME] [flags]", "measure a trained network on a test set"),
     "predict": ("RUN_DIR IMAGE… [flags]", "say which class images belong to"),
     "plan": ("PRESET|RUN.toml|--blocks N [flags]", "show who trains what when, and what it would take"),
+    "reproduce": ("pff-tables --epochs E [flags]", "run the cells of the PFF paper's tables"),
     "presets": ("[flags]", "list the named runs"),
     "env": ("[flags]", "print what belongs in a bug report"),
     "cite": ("[PRESET|RUN_DIR]", "print the BibTeX of the methods a run uses"),

@@ -29,16 +29,17 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     add_format(parser)
     parser.add_argument("--quiet", action="store_true", help="No progress on standard error.")
-    parser.add_argument("--processes", type=_count, metavar="P", help=(
+    parser.add_argument("--processes", type=count, metavar="P", help=(
         "Processes that carry out the nodes of a schedule, on this machine; else one for every node."
     ))  # fmt: skip
-    parser.add_argument("--restarts", type=_count, default=10, metavar="N", help=(
+    parser.add_argument("--restarts", type=count, default=10, metavar="N", help=(
         "How often processes are started again, from the finished slots, after one was lost. Default 10."
     ))  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="Write the numbers for TensorBoard, too.")
 
 
-def _count(word: str) -> int:
+def count(word: str) -> int:
+    """A number of processes or restarts, for argparse."""
     if not word.isdecimal():
         raise argparse.ArgumentTypeError(f"'{word}' is no count")
     return int(word)

@@ -1,0 +1,1 @@
+"""Running the cells of a paper's tables, and setting what they give beside its numbers."""
