@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from layerline.api import resume, train
+from layerline.cli.main import main
 from layerline.errors import Stopped
 from layerline.events import Event, PlanStarts, RowDone
 from layerline.runtime import forecast
@@ -69,11 +70,16 @@ def test_links_are_as_fast_as_large_messages_came(tmp_path: Path) -> None:
     told = facts(even(WORK), 1.0)
     told[0][0]["transfers"] = [[5.0, 5.5, 0, "state", 1, 10**6, "receive"], [5.0, 9.0, 0, "state", 1, 10, "receive"]]
     assert forecast._link(told) == (2e6, forecast.LATENCY)
-    assert forecast._link(facts(even(WORK), 1.0)) == (float("inf"), 0.0)
+    assert forecast._link(facts(even(WORK), 1.0)) == (forecast.BANDWIDTH, forecast.LATENCY)
     found, source = of(tmp_path, [0, 1]).after(told)
     assert source == "first chapter"
     assert found.makespan > 0
     assert (found.arrive > found.leave).all()
+
+
+def test_the_planner_assumes_the_same_link(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--help"]) == 0
+    assert f"{8 * forecast.BANDWIDTH / 1e9:g}gbit" in capsys.readouterr().out
 
 
 def test_a_run_of_seconds_is_not_measured_before(tmp_path: Path) -> None:
