@@ -171,7 +171,7 @@ class PlanJob:
     ) -> Outcome:
         processes = max(forecast.places) + 1
         predicted, source = forecast.after(measured.facts)
-        progress, more = Progress(measured.seconds, measured.rows()), measured.values(self.plan, processes)
+        progress, more = Progress(measured.seconds, measured.rows()), measured.values(processes)
         more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
         values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
         if folder:

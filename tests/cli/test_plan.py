@@ -41,10 +41,6 @@ _WRONG = [
     ("plan --blocks 4 --gantt nowhere/plan.svg", "--gantt: there is no folder nowhere"),
     ("plan --blocks 4 --lr 3", "unknown flag --lr"),
     ("plan --blocks 4 --negatives adaptive --schedule single-layer --nodes 2 --delay 1", "1 delays for 2 nodes"),
-    (
-        "train digits --order chapters --nodes 2 --schedule all-layers",
-        "the all-layers schedule on 2 nodes can be planne",
-    ),
 ]
 
 

@@ -171,6 +171,25 @@ def test_the_last_words_on_a_validation_run_and_on_none() -> None:
     assert "no held-out data" in text.getvalue()
 
 
+def test_the_last_words_on_a_run_over_nodes() -> None:
+    where, text = console(terminal=False)
+    over: dict[str, Any] = {
+        "nodes": 3,
+        "processes": 3,
+        "utilisation": 0.726,
+        "speedup": 2.178,
+        "bytes_sent": 58_175_928,
+    }
+    over |= {"predicted_seconds": 12.0, "predicted_from": "calibration"}
+    closing(VALUES | over, console=where)
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines() if line]
+    assert lines[3] == "speed-up 2.18× 3 nodes in 3 processes, 73% busy, 58.2 MB sent"
+    assert lines[4] == "predicted 12.0 s by slot costs measured before: it took +2.8%"
+    closing(VALUES | over | {"nodes": 1, "processes": 1, "predicted_from": "first chapter"}, console=where)
+    assert "1 node in 1 process, 73% busy " in text.getvalue(), "no word of messages"
+    assert "by the first chapter's slots" in text.getvalue()
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (41.4, "0:41"), (725, "12:05"), (3723, "1:02:03")])
 def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown

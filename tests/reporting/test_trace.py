@@ -101,10 +101,10 @@ def test_sittings_follow_one_another(tmp_path: Path) -> None:
 
 def test_what_is_sent_again_after_a_restart_is_counted(tmp_path: Path) -> None:
     """A fact of the first row after it; before, only what that row sent was counted."""
-    undisturbed = sittings(RUN, tmp_path / "undisturbed", []).values(PLAN, 1)
+    undisturbed = sittings(RUN, tmp_path / "undisturbed", []).values(1)
     measured = sittings(RUN, tmp_path / "stopped", [5, 9])
     transfers = [t for told in measured.facts.values() for fact in told for t in fact["transfers"] if t[6] == "send"]
-    assert measured.values(PLAN, 1)["bytes_sent"] == sum(t[5] for t in transfers) > undisturbed["bytes_sent"]
+    assert measured.values(1)["bytes_sent"] == sum(t[5] for t in transfers) > undisturbed["bytes_sent"]
 
 
 def test_messages_that_overlap_get_lanes_of_their_own() -> None:

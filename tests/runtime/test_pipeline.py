@@ -168,6 +168,22 @@ def test_metrics_come_in_the_plans_order(tmp_path: Path) -> None:
     assert told(run, tmp_path).sittings == 1, "the sitting is told by whoever starts the run"
 
 
+def test_what_a_run_says_about_its_nodes() -> None:
+    """Two sittings of two nodes: 10 s and 4 s, the hour between them not counted."""
+
+    def fact(sitting: int, begin: float, end: float) -> dict[str, Any]:
+        return {"row": 0, "sitting": sitting, "begin": begin, "end": end, "bytes": 5, "metrics": []}
+
+    facts = {0: [fact(0, 100.0, 106.0), fact(1, 3700.0, 3703.0)], 1: [fact(0, 102.0, 110.0), fact(1, 3701.0, 3704.0)]}
+    values = Measured(facts).values(2)
+    assert Measured(facts).seconds == 14.0
+    assert values["busy_seconds"] == [9.0, 11.0]
+    assert values["idle_seconds"] == [5.0, 3.0]
+    assert (values["utilisation"], values["speedup"]) == (0.7143, 1.4286)
+    assert values["bytes_sent"] == 20
+    assert Measured(facts).values(4)["utilisation"] == 0.3571
+
+
 def test_another_runs_slots_are_refused(tmp_path: Path) -> None:
     carry_out(planned(ALL_LAYERS, nodes=2), tmp_path, [])
     with pytest.raises(CheckpointError, match="of another run"):

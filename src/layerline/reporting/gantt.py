@@ -76,18 +76,31 @@ def _colour(plan: Plan, row: int) -> str:
 def draw_bars(axes: Axes, plan: Plan, rows: Ints, spans: Floats, width: float) -> None:
     """Bars for some rows, each from `spans[row, 0]` to `spans[row, 1]`, named where they are wide enough for it.
 
-    `width`: seconds that are shown.
+    `width`: seconds that the picture is wide.
     """
+    from matplotlib.colors import to_rgba
+
+    colours = []
     for row in rows.tolist():
         begin, end = spans[row]
         train = plan.action[row] == Action.TRAIN
-        height = 0.62 if train else 0.4
         pale = 1.0 if train else 0.42 if plan.action[row] == Action.FORWARD else 0.75
-        axes.barh(plan.node[row], end - begin, height, begin, color=_colour(plan, row), alpha=pale, linewidth=0)
-        if train and (end - begin) / width > 0.018:
-            name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
-            words = f"{name}.{plan.chapter[row] + 1}"
+        colours.append(to_rgba(_colour(plan, row), pale))
+        name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
+        words = f"{name}.{plan.chapter[row] + 1}"
+        if train and (end - begin) / width > 0.006 * len(words):
             axes.text((begin + end) / 2, plan.node[row], words, ha="center", va="center", fontsize=7, color="white")
+    heights = np.where(plan.action[rows] == Action.TRAIN, 0.62, 0.4)
+    rectangles(axes, spans[rows], plan.node[rows].astype(float), heights, colours)
+
+
+def rectangles(axes: Axes, spans: Floats, middles: Floats, heights: Floats | float, colours: object) -> None:
+    """Many at once, each from `spans[i, 0]` to `spans[i, 1]`, about the line `middles[i]`."""
+    from matplotlib.collections import PolyCollection
+
+    x, low, high = spans[:, [0, 1, 1, 0]], middles - np.divide(heights, 2), middles + np.divide(heights, 2)
+    corners = np.stack((x, np.stack((low, low, high, high), 1)), 2)
+    axes.add_collection(PolyCollection(list(corners), facecolors=colours, linewidths=0), autolim=False)
 
 
 def _wires(axes: Axes, found: Simulation, lanes: int, until: float) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerline.files import replacing
-from layerline.reporting.gantt import HEAD, KEEPING, WIRE, draw_bars, handles
+from layerline.reporting.gantt import HEAD, KEEPING, WIRE, draw_bars, handles, rectangles
 from layerline.reporting.trace import Facts, on_one_clock
 from layerline.schedules.plan import Plan
 from layerline.schedules.simulate import Simulation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MISSING = 'there is no gantt.svg, which needs matplotlib: pip install "layerline[report]"'
-_MOST_ROWS, _PART_ROWS, _MOST_LANES = 600, 160, 24  # in the picture; in each half of a long run's; nodes
+_MOST_ROWS, _PART_ROWS, _MOST_LANES = 600, 20, 24  # in a picture; of a node in each half of a long run's; nodes
 
 Spans = NDArray[np.float64]
 
@@ -69,23 +69,22 @@ def draw_run(plan: Plan, facts: Facts, predicted: Simulation, path: Path, title:
     from matplotlib.figure import Figure
 
     both = [("measured", measured(plan, facts)), ("planned", planned(plan, predicted))]
-    end = max(line.end for _, line in both) or 1.0
     lanes = min(plan.nodes, _MOST_LANES)
-    windows = _windows(len(plan) * lanes // plan.nodes, end)
+    windows = _windows([line.end for _, line in both], len(plan) / plan.nodes, lanes)
     figure = Figure(figsize=(13, 1.5 + 2 * (0.45 + 0.42 * lanes)), layout="constrained")
-    grid = figure.subplots(2, len(windows), sharex="col", squeeze=False)
-    for line, (name, timeline) in zip(grid, both, strict=True):
-        for number, (axes, window) in enumerate(zip(line, windows, strict=True)):
-            _panel(axes, timeline, lanes, window, first=number == 0)
+    grid = figure.subplots(2, len(windows[0]), squeeze=False)
+    for line, (name, timeline), shown in zip(grid, both, windows, strict=True):
+        for number, (axes, window) in enumerate(zip(line, shown, strict=True)):
+            _panel(axes, timeline, lanes, window, len(shown), first=number == 0)
         said = f"{name}   {timeline.end:,.4g} s, {timeline.utilisation.mean():.0%} busy"
         line[0].set_title(said, loc="left", fontsize=10, color=HEAD)
-    part = "" if len(windows) == 1 else ": its beginning and its end"
+    part = "" if len(windows[0]) == 1 else ": its beginning and its end"
     part += "" if lanes == plan.nodes else f" (the first {lanes} nodes)"
     figure.suptitle(f"{title}{part}", x=0.01, ha="left", fontsize=12, fontweight="bold")
     for axes in grid[1]:
         axes.set_xlabel("seconds", fontsize=9)
-    shown = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), keeping=True)
-    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=8,
+    colours = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), keeping=True)
+    figure.legend(handles=colours, loc="outside lower center", ncols=len(colours), frameon=False, fontsize=8,
                   handlelength=1.0, columnspacing=1.2)  # fmt: skip
     with replacing(path) as beside:
         figure.savefig(beside, format=path.suffix[1:], dpi=160)
@@ -112,25 +111,29 @@ def planned(plan: Plan, found: Simulation) -> Timeline:
     return Timeline(plan, rows, np.full_like(rows, np.nan), list(zip(*columns, strict=True)) if alone else [], [0.0])
 
 
-def _windows(rows: int, end: float) -> list[tuple[float, float]]:
-    """All of a short run; of a long one, its first and last seconds."""
-    if rows <= _MOST_ROWS:
-        return [(0.0, end)]
-    part = end * _PART_ROWS / rows
-    return [(0.0, part), (end - part, end)]
+def _windows(ends: list[float], rows: float, lanes: int) -> list[list[tuple[float, float]]]:
+    """For each timeline, all of a short run; of a long one, its first seconds and its last, as many for both.
+
+    `rows`: of a node.
+    """
+    longest = max(ends) or 1.0
+    if rows * lanes <= _MOST_ROWS:
+        return [[(0.0, longest)]] * len(ends)
+    part = longest * _PART_ROWS / rows
+    return [[(0.0, part), (max(0.0, end - part), max(end, part))] for end in ends]
 
 
-def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], *, first: bool) -> None:
+def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], parts: int, *, first: bool) -> None:
     begin, end = window
     plan = line.plan
     shown = (plan.node < lanes) & (line.rows[:, 0] < end) & (line.rows[:, 1] > begin)
     kept = shown & (line.keeping[:, 1] > line.keeping[:, 0])
-    spans = np.clip(line.keeping[kept], begin, end)
-    axes.barh(plan.node[kept], spans[:, 1] - spans[:, 0], 0.4, spans[:, 0], color=KEEPING, linewidth=0)
-    draw_bars(axes, plan, np.flatnonzero(shown), np.clip(line.rows, begin, end), end - begin)
-    wires = [(n, max(a, begin), min(b, end)) for n, a, b in line.messages if n < lanes and a < end and b > begin]
-    for node, leave, arrive in wires:
-        axes.barh(node + 0.4, max(arrive - leave, (end - begin) / 2000), 0.1, leave, color=WIRE, linewidth=0)
+    rectangles(axes, np.clip(line.keeping[kept], begin, end), plan.node[kept].astype(float), 0.4, KEEPING)
+    draw_bars(axes, plan, np.flatnonzero(shown), np.clip(line.rows, begin, end), (end - begin) * parts)
+    sent = np.array([wire for wire in line.messages if wire[0] < lanes and wire[1] < end and wire[2] > begin])
+    if len(sent):
+        sent[:, 2] = np.maximum(sent[:, 2], sent[:, 1] + (end - begin) / 2000)
+        rectangles(axes, np.clip(sent[:, 1:], begin, end), sent[:, 0] + 0.4, 0.1, WIRE)
     for sitting in line.sittings[1:]:
         if begin < sitting < end:
             axes.axvline(sitting, color=HEAD, linewidth=0.8, linestyle=":")

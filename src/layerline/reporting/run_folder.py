@@ -6,6 +6,9 @@
         metrics.csv     per epoch and block                         while training
         checkpoints/    the state to go on from                     while training (written by the runtime)
         tensorboard/    the same numbers for TensorBoard            while training, where asked for
+        slots/          of a run over nodes: what is finished       while training (written by the runtime)
+        trace.json      of a run over nodes: what each did when     at the end
+        gantt.svg       measured above planned                      at the end, where matplotlib is installed
         result.json     accuracies, time, digest of the weights     at the end
         model/          weights, what they need, a model card       at the end
 

@@ -10,8 +10,8 @@ Waiting is what lies between the bars. A node is a process of the trace, a lane 
 have two messages at a time (of two links) gets a second one beside it. Arrows lead from sending to receiving.
 
 Sittings of a run that was stopped or killed follow one another without the time between them. Rows that were in
-flight when a sitting ended are not there: nobody noted them. No more are messages on their way when the receiving
-node's last row ended.
+flight when a sitting ended are not there: nobody noted them. Nor are messages that were still on their way when a
+node's last row was noted.
 """
 
 from __future__ import annotations

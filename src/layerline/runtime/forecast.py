@@ -3,7 +3,7 @@
     costs   measured before the run, by every process at the same time, each on its own cores; averaged
             or, of a run of seconds, and of modules of one's own, what the slots of the first chapter took
     nodes   that one process carries out take turns: the plan is simulated on processes, not on nodes
-    links   as fast as the messages of the run went; before it, as if messages took no time
+    links   as fast as the messages of the run went; before it, as the planner assumes
 
 Keeping a result is part of a slot: it is encoded for its readers and written to disk while the node does nothing else.
 The measurement takes about a fiftieth of the run and three seconds at most; what it found stays with the run, in
@@ -13,7 +13,6 @@ The measurement takes about a fiftieth of the run and three seconds at most; wha
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,8 +36,8 @@ LONGEST, SHARE = 3.0, 0.02
 """A measurement's seconds at most, and its part of the run."""
 SHORT = 5.0
 """Seconds of a run that is too short to measure anything before it."""
-LATENCY = 1e-4
-"""Seconds, between processes of one host."""
+BANDWIDTH, LATENCY = 3.5e9, 1e-4
+"""Bytes a second, and seconds, between processes of one host; `layerline plan` assumes the same."""
 LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
 
@@ -88,7 +87,7 @@ class Forecast:
     def before(self) -> Simulation:
         """The plan in time, as far as it is known before the run."""
         costs, speeds = self._noted() or (self._assumed(), ())
-        return self._simulated(costs, World(speeds=speeds))
+        return self._simulated(costs, World(bandwidth=BANDWIDTH, latency=LATENCY, speeds=speeds))
 
     def after(self, facts: Facts) -> tuple[Simulation, str]:
         """The plan in time, and where its costs come from: "calibration" or "first chapter"."""
@@ -166,8 +165,8 @@ def first_chapter(plan: Plan, facts: Facts, below: Costs) -> Costs:
 
 
 def _link(facts: Facts) -> tuple[float, float]:
-    """Bytes a second and latency of large messages, as they arrived; infinitely fast where there were none."""
+    """Bytes a second of large messages, as they arrived (as the planner assumes where there were none); latency."""
     received = [t for told in facts.values() for fact in told for t in fact["transfers"] if t[6] == "receive"]
     large = [(t[5], t[1] - t[0]) for t in received if t[5] >= LARGE]
     seconds = sum(spent for _, spent in large)
-    return (sum(count for count, _ in large) / seconds, LATENCY) if seconds > 0 else (math.inf, 0.0)
+    return sum(count for count, _ in large) / seconds if seconds > 0 else BANDWIDTH, LATENCY

@@ -163,7 +163,7 @@ class Measured:
         latest = {each["row"]: each["metrics"] for facts in self.facts.values() for each in facts}
         return [Row(**numbers) for row in sorted(latest) for numbers in latest[row]]
 
-    def values(self, plan: Plan, processes: int) -> dict[str, Any]:
+    def values(self, processes: int) -> dict[str, Any]:
         """For `result.json`. Nodes that one process carries out take turns, so the whole is as many processes."""
         seconds, busy = self.seconds, self.busy
         return {
