@@ -46,7 +46,7 @@ from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
 
 JOIN_SECONDS = 120.0
-"""For all processes to come, and to say what they have."""
+"""For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
 SILENCE_SECONDS = 60.0
 """After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
 LONGEST_SECONDS = 7 * 24 * 3600.0
@@ -72,11 +72,14 @@ class PlanJob:
         member = Membership.of_environment()
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         if member and folder:
-            with ExitStack() as stack:
+            board = Board(member, join_seconds())
+            with board.telling(), ExitStack() as stack:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                return self._as_member(member, folder, heard, stop)
+                outcome = self._as_member(member, board, folder, heard, stop)
+            board.leave()
+            return outcome
         with _place(folder) as path, folder.alone() if folder else nullcontext():
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
             with compute_threads(self.run), hears as heard:
@@ -91,15 +94,15 @@ class PlanJob:
                 measured = Measured.of(pipeline.slots, self.plan.nodes)
                 return self._finish(pipeline, pipeline.model(), measured, folder, heard, stop, forecast)
 
-    def _as_member(self, member: Membership, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
+    def _as_member(self, member: Membership, board: Board, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
         """One process's part."""
-        store, places = member.store(JOIN_SECONDS), placement(self.plan, member.world)
-        board = Board(store, member.generation, JOIN_SECONDS)
+        store, places = member.store(join_seconds()), placement(self.plan, member.world)
         mine = [node for node, rank in enumerate(places) if rank == member.rank]
         who = [f"rank {rank}" for rank in range(member.world)]
         with compute_threads(self.run):
             facts = Facts.here(run=self.run.digest(), plan=self.plan.digest(), data=self.data.digest())
-            check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=JOIN_SECONDS)
+            board.meet()
+            check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=join_seconds())
             pipeline = Pipeline(self.run, self.plan, self.data, folder.path, nodes=mine, blocks=self.blocks)
             before = Measured.of(pipeline.slots, self.plan.nodes)
             durable = _durable(self.plan)
@@ -142,7 +145,7 @@ class PlanJob:
                 for node in mine:
                     board.post(f"told {node}", pipeline.slots.told(node))
                 if member.rank:
-                    board.wait(["home"], ["rank 0"])
+                    board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
                     raise Elsewhere("this process has done its part; rank 0 has the result")
                 model = pipeline.model(post)
                 told = board.wait(
@@ -192,6 +195,11 @@ def _both(first: Listener, second: Listener) -> Listener:
         second(event)
 
     return hear
+
+
+def join_seconds() -> float:
+    """As `JOIN_SECONDS`, or as somebody set it."""
+    return float(os.environ.get("LAYERLINE_JOIN", JOIN_SECONDS))
 
 
 def _mute(event: Event) -> None:

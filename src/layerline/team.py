@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener, Row
-from layerline.planned import JOIN_SECONDS, PlanJob
+from layerline.planned import PlanJob, join_seconds
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.launch import launch
@@ -100,15 +100,16 @@ def create_folder(run: Run, out_dir: Path) -> RunFolder:
     member = Membership.of_environment()
     if member is None:
         return RunFolder.create(run, out_dir)
-    board = Board(member.store(JOIN_SECONDS), member.generation, JOIN_SECONDS)
-    if member.rank:
-        board.wait(["folder"], ["rank 0"])
-    folder = _joined(run, out_dir, member)
-    board.post("folder", True)
+    board = Board(member, join_seconds())
+    with board.telling():
+        if member.rank:
+            board.wait(["folder"], ["rank 0"])
+        folder = _joined(run, out_dir)
+        board.post("folder", True)
     return folder
 
 
-def _joined(run: Run, out_dir: Path, member: Membership) -> RunFolder:
+def _joined(run: Run, out_dir: Path) -> RunFolder:
     if not (out_dir / "config.toml").is_file():
         return RunFolder.create(run, out_dir)
     folder = RunFolder.open(out_dir)

@@ -3,8 +3,9 @@
     started by layerline train --processes P     the launcher serves the store, on the loopback interface
     started by torchrun                          torchrun's own store, at MASTER_ADDR
 
-Both set RANK and WORLD_SIZE. The store holds small facts only: who is there, how far each node is, what it measured.
-Blocks and outputs travel by the transport.
+Both set RANK and WORLD_SIZE. The store holds small facts only: who is there, how far each node is, what it measured,
+and why somebody gave up, so that all others end with the same error instead of waiting. Blocks and outputs travel by
+the transport.
 """
 
 from __future__ import annotations
@@ -12,20 +13,24 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import cache
 from typing import Any, Self
 
-from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
-from layerline.errors import PeerLost, UsageError
+from layerline.errors import Elsewhere, LayerlineError, PeerLost, Stopped, UsageError
 from layerline.schedules.plan import Plan
 from layerline.transport.rendezvous import join_store, serve_store
 
 STORE, GENERATION = "LAYERLINE_STORE", "LAYERLINE_GENERATION"
 """Set by our own launcher: address of its store, and how often it has started the processes."""
+_SECONDS_BETWEEN = 0.05
+_LINGER_SECONDS = 5.0
+"""For which the process that serves the store stays, so that the others can read why it ends."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,23 @@ class Membership:
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         return cls(rank, world, _own_address(where), int(generation), launched)
 
+    @property
+    def serves(self) -> bool:
+        """Whether the store is in this process, and gone with it."""
+        return not self.launched and self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
     def store(self, timeout: float) -> Store:
-        """Where the processes meet. PeerLost where nobody serves it."""
-        environment = os.environ
+        """Where the processes meet; always the same. PeerLost where nobody serves it, UsageError for a taken port."""
         if self.launched:
-            host, _, port = environment[STORE].rpartition(":")
-            return join_store(host, int(port), timeout=timeout)
-        host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-        if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and self.rank == 0:
-            return serve_store(host, int(port), timeout=timeout)
-        return join_store(host, int(port), timeout=timeout)
+            host, _, port = os.environ[STORE].rpartition(":")
+        else:
+            host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        return _store(host, int(port), self.serves, timeout)
+
+
+@cache  # a second server would not have what the first was told
+def _store(host: str, port: int, serves: bool, timeout: float) -> Store:
+    return (serve_store if serves else join_store)(host, port, timeout=timeout)
 
 
 def _own_address(peer: str) -> str:
@@ -90,35 +102,93 @@ def placement(plan: Plan, world: int) -> list[int]:
 
 
 class Board:
-    """What the nodes let each other know, in the store. PeerLost where nobody serves it any more."""
+    """What the processes let each other know, in the store. All raise PeerLost where the store is gone."""
 
-    def __init__(self, store: Store, generation: int, timeout: float) -> None:
-        self._store, self._timeout = PrefixStore(f"board/{generation}", store), timeout
+    def __init__(self, member: Membership, timeout: float) -> None:
+        self._member, self._timeout = member, timeout
+        self._store = PrefixStore(f"board/{member.generation}", member.store(timeout))
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
-        with _served():
+        with _asking():
             self._store.set(name, json.dumps(value))
 
     def look(self, name: str) -> Any:
         """What was said; None if nothing was, yet."""
-        with _served():
+        with _asking():
             return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
-    def wait(self, names: Sequence[str], who: Sequence[str]) -> list[Any]:
-        """Everything under these names, once it is there. PeerLost that says who is missing."""
-        with _served():
-            try:
-                self._store.wait(list(names), timedelta(seconds=self._timeout))
-            except DistStoreError:
-                missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
-                raise PeerLost(f"nothing was heard of {', '.join(missing)} within {self._timeout:g} s") from None
-            return [json.loads(self._store.get(name)) for name in names]
+    def wait(
+        self, names: Sequence[str], who: Sequence[str], *, timeout: float | None = None, hint: str | None = None
+    ) -> list[Any]:
+        """Everything under these names, once it is there. PeerLost that says who is missing, after `timeout` seconds.
+
+        Where another process gave up, its error.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        until = time.monotonic() + timeout
+        with _asking():
+            while not self._store.check(list(names)):
+                given_up = self._given_up()
+                if given_up:
+                    raise given_up
+                if time.monotonic() > until:
+                    missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
+                    raise PeerLost(f"nothing was heard of {', '.join(missing)} within {timeout:g} s", hint=hint)
+                time.sleep(_SECONDS_BETWEEN)
+        return [self.look(name) for name in names]
+
+    def meet(self) -> None:
+        """Wait until all processes are here. PeerLost that names those that are not."""
+        self.post(f"here {self._member.rank}", True)
+        hint = "start the missing ones, and check that they reach this address and port"
+        self.wait(self._each("here"), self._each("rank"), hint=hint)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """If this process gives up, the others hear why; if it lost one that gave up, its error is that one's."""
+        try:
+            yield
+        except Elsewhere:
+            self.leave()
+            raise
+        except LayerlineError as error:
+            given_up = None
+            with suppress(PeerLost):
+                given_up = self._given_up()
+                if given_up is None and not isinstance(error, Stopped):
+                    said = [f"rank {self._member.rank} gave up: {error.what}", error.hint, error.exit_status]
+                    self.post("given up", said)
+            self.leave()
+            if given_up and isinstance(error, PeerLost):
+                raise given_up from None
+            raise
+
+    def leave(self) -> None:
+        """Done with the store. Whoever serves it stays for a while, until the others have done with it, too."""
+        with suppress(PeerLost):
+            self.post(f"left {self._member.rank}", True)
+            until = time.monotonic() + _LINGER_SECONDS * self._member.serves
+            with _asking():
+                while not self._store.check(self._each("left")) and time.monotonic() < until:
+                    time.sleep(_SECONDS_BETWEEN)
+
+    def _each(self, what: str) -> list[str]:
+        return [f"{what} {rank}" for rank in range(self._member.world)]
+
+    def _given_up(self) -> LayerlineError | None:
+        """The error of a process that gave up."""
+        said = self.look("given up")
+        if said is None:
+            return None
+        error = PeerLost(said[0], hint=said[1])
+        error.exit_status = said[2]
+        return error
 
 
 @contextmanager
-def _served() -> Iterator[None]:
+def _asking() -> Iterator[None]:
     try:
         yield
-    except DistNetworkError:
-        raise PeerLost("the launcher is gone: the store that the processes meet at does not answer") from None
+    except DistError:
+        raise PeerLost("the store that the processes meet at is gone: its process has ended") from None

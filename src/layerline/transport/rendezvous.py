@@ -14,8 +14,11 @@ import errno
 import json
 import platform
 import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 
@@ -24,6 +27,9 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: i
 
 from layerline.errors import LayerlineError, PeerLost, UsageError
 from layerline.transport.message import PROTOCOL
+
+_SECONDS_BETWEEN = 0.1
+"""Two attempts to connect."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,33 @@ def serve_store(host: str = "127.0.0.1", port: int = 0, *, timeout: float = 60.0
 
 def join_store(host: str, port: int, *, timeout: float = 60.0) -> TCPStore:
     """A worker's connection to the store. PeerLost where there is none within `timeout` seconds."""
-    try:
-        return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout))
-    except DistError:
+    found: list[TCPStore] = []
+
+    def join() -> None:
+        with suppress(DistError):
+            found.append(TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout)))
+
+    if _answers(host, port, timeout):
+        # A thread, because PyTorch waits for ever where something else listens and says nothing.
+        joining = threading.Thread(target=join, name="join the store", daemon=True)
+        joining.start()
+        joining.join(timeout)
+    if not found:
         raise PeerLost(
             f"there is no launcher at {host}, port {port}: it did not answer within {timeout:g} s",
             hint="start the launcher first, and check address and port",
-        ) from None
+        )
+    return found[0]
+
+
+def _answers(host: str, port: int, timeout: float) -> bool:
+    """Whether anything listens there within so many seconds. PyTorch would say at length that nothing does."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection((host, port), until - time.monotonic()):
+            return True
+        time.sleep(_SECONDS_BETWEEN)
+    return False
 
 
 def check_peers(
