@@ -138,8 +138,8 @@ class PlanJob:
                 standings = Standings(pipeline, partial(board.post, f"standing {member.rank}"))
                 heard(self._started(pipeline, before, folder))
                 if member.rank == 0:
-                    other_client = Board(store.clone(), member.generation, JOIN_SECONDS)  # type: ignore[attr-defined]
-                    heard(PlanStarts(self.plan, forecast.before(), looking(standings, other_client, member.world)))
+                    look = looking(standings, board.for_another_thread(), member.world)
+                    heard(PlanStarts(self.plan, forecast.before(), look))
                 hear = _posting(_both(standings.hear, heard), board, pipeline, durable)
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:

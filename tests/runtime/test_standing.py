@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerline.events import Event, RowBegins, RowDone, RowWaits, Standing
-from layerline.runtime.members import Board
+from layerline.runtime.members import Board, Membership
 from layerline.runtime.pipeline import Pipeline
 from layerline.runtime.planning import planned
 from layerline.runtime.standing import Standings, looking
@@ -63,7 +63,10 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
     """What was known last where the store is gone."""
     store = serve_store()
     data, posted = small_data(), []
-    boards = [Board(join_store("127.0.0.1", store.port, timeout=5), 0, 5) for _ in range(2)]
+    boards = [
+        Board(Membership(rank, 2, "127.0.0.1", 0, True), 5, join_store("127.0.0.1", store.port, timeout=5))
+        for rank in range(2)
+    ]
 
     def post(facts: object) -> None:
         posted.append(facts)
@@ -82,5 +85,5 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
         def look(self, name: str) -> object:
             raise RuntimeError(name)
 
-    gone = looking(here, Gone(store, 0, 5), 2)
+    gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", 0, True), 5, store), 2)
     assert list(gone()) == [0]

@@ -102,11 +102,19 @@ def placement(plan: Plan, world: int) -> list[int]:
 
 
 class Board:
-    """What the processes let each other know, in the store. All raise PeerLost where the store is gone."""
+    """What the processes let each other know, in the store. All raise PeerLost where the store is gone.
 
-    def __init__(self, member: Membership, timeout: float) -> None:
+    Used by one thread: a client that waits blocks others. `store`: another client of the same store.
+    """
+
+    def __init__(self, member: Membership, timeout: float, store: Store | None = None) -> None:
         self._member, self._timeout = member, timeout
-        self._store = PrefixStore(f"board/{member.generation}", member.store(timeout))
+        self._store = PrefixStore(f"board/{member.generation}", store or member.store(timeout))
+
+    def for_another_thread(self) -> Board:
+        """The same board, with a client of its own."""
+        client = self._member.store(self._timeout).clone()  # type: ignore[attr-defined]
+        return Board(self._member, self._timeout, client)
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
