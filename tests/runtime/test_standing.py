@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layerline.errors import PeerLost
 from layerline.events import Event, RowBegins, RowDone, RowWaits, Standing
 from layerline.runtime.members import Board, Membership
 from layerline.runtime.pipeline import Pipeline
@@ -83,7 +84,7 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
 
     class Gone(Board):
         def look(self, name: str) -> object:
-            raise RuntimeError(name)
+            raise PeerLost(name)
 
     gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", 0, True), 5, store), 2)
     assert list(gone()) == [0]

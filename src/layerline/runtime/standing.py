@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from layerline.errors import PeerLost
 from layerline.events import EpochDone, Event, Minibatch, Row, RowBegins, RowDone, RowWaits, Standing
 from layerline.runtime.members import Board
 from layerline.runtime.pipeline import Pipeline
@@ -99,7 +100,7 @@ def looking(here: Standings, board: Board, ranks: int) -> Callable[[], Mapping[i
     known: dict[int, Standing] = {}
 
     def look() -> Mapping[int, Standing]:
-        with suppress(RuntimeError):  # torch's DistError is one
+        with suppress(PeerLost):
             for rank in range(1, ranks):
                 facts = board.look(f"standing {rank}")
                 known.update({int(node): _standing(fact) for node, fact in (facts or {}).items()})
