@@ -116,7 +116,7 @@ class PlanJob:
                 silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
                 host=member.host,
             )
-            with transport:
+            with transport, board.telling(leave=False):  # told before the connections end, which others notice
                 post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
                 heard(self._started(pipeline, before, folder))
                 hear = _posting(heard, board, pipeline, durable)
