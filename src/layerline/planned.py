@@ -133,7 +133,7 @@ class PlanJob:
                 silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
                 host=member.host,
             )
-            with transport:
+            with transport, board.telling(leave=False):  # told before the connections end, which others notice
                 post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
                 standings = Standings(pipeline, partial(board.post, f"standing {member.rank}"))
                 heard(self._started(pipeline, before, folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,12 @@ from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
+from layerline.planned import join_seconds
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
-from layerline.runtime.members import Membership
+from layerline.runtime.members import Board, Membership
 from layerline.runtime.stop import Stop, on_signals
 
 
@@ -71,7 +73,9 @@ def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
     """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data."""
     if arguments.tensorboard:
         require_tensorboard()
-    return load_data(dataset, arguments)
+    member = Membership.of_environment()
+    with Board(member, join_seconds()).telling() if member else nullcontext():  # who has no data tells the others
+        return load_data(dataset, arguments)
 
 
 def carry_out(training: Callable[[Listener, Stop], Result], run: Run, arguments: argparse.Namespace) -> None:

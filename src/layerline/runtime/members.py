@@ -153,8 +153,11 @@ class Board:
         self.wait(self._each("here"), self._each("rank"), hint=hint)
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """If this process gives up, the others hear why; if it lost one that gave up, its error is that one's."""
+    def telling(self, *, leave: bool = True) -> Iterator[None]:
+        """If this process gives up, the others hear why; if it lost one that gave up, its error is that one's.
+
+        `leave`: it ends then; False where its connections are still to be closed.
+        """
         try:
             yield
         except Elsewhere:
@@ -167,7 +170,8 @@ class Board:
                 if given_up is None and not isinstance(error, Stopped):
                     said = [f"rank {self._member.rank} gave up: {error.what}", error.hint, error.exit_status]
                     self.post("given up", said)
-            self.leave()
+            if leave:
+                self.leave()
             if given_up and isinstance(error, PeerLost):
                 raise given_up from None
             raise
