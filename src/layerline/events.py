@@ -134,5 +134,15 @@ class Noted:
     words: str
 
 
-Event = Minibatch | EpochDone | Evaluated | Saved | Started | PlanStarts | RowWaits | RowBegins | RowDone | Noted
+@dataclass(frozen=True)
+class RowKept:
+    """The result of a row is on disk, and noted as done."""
+
+    row: int
+    node: int
+
+
+Event = (
+    Minibatch | EpochDone | Evaluated | Saved | Started | PlanStarts | RowWaits | RowBegins | RowDone | RowKept | Noted
+)
 Listener = Callable[[Event], None]

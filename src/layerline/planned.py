@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from torch import nn
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
 from layerline.errors import Elsewhere
-from layerline.events import Event, Listener, Noted, PlanStarts, Row, RowDone, Started
+from layerline.events import Event, Listener, Noted, PlanStarts, Row, RowKept, Started
 from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
@@ -140,7 +140,7 @@ class PlanJob:
                 if member.rank == 0:
                     look = looking(standings, board.for_another_thread(), member.world)
                     heard(PlanStarts(self.plan, forecast.before(), look))
-                hear = _posting(_both(standings.hear, heard), board, pipeline, durable)
+                hear = _posting(_both(standings.hear, heard), board, pipeline)
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:
                     board.post(f"told {node}", pipeline.slots.told(node))
@@ -206,16 +206,15 @@ def _mute(event: Event) -> None:
     """Rank 0 speaks for all."""
 
 
-def _posting(heard: Listener, board: Board, pipeline: Pipeline, durable: list[list[int]]) -> Callable[[Event], None]:
+def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
     """The listener, and the board told how far the nodes here are."""
 
     def hear(event: Event) -> None:
-        if isinstance(event, RowDone) and event.row in durable_rows:
+        if isinstance(event, RowKept):
             counts[event.node] += 1
             board.post(f"done {event.node}", counts[event.node])
         heard(event)
 
-    durable_rows = {row for rows in durable for row in rows}
     counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
     return hear
 

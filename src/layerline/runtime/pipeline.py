@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,14 @@ class Pipeline:
     ) -> None:
         """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
         worker = Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=done_elsewhere)
-        for event in worker.work():
-            listener(event)
-            if isinstance(event, EpochDone):
-                refuse_divergence(event.rows, self.run)
-            self.heed(stop)
+        with closing(worker.work()) as events:
+            for event in events:
+                listener(event)
+                if isinstance(event, EpochDone):
+                    refuse_divergence(event.rows, self.run)
+                if stop.exit_status is not None:
+                    break
+        self.heed(stop)
 
     def here(self) -> Post:
         """The post of a single process with all nodes."""

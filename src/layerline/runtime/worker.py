@@ -6,7 +6,7 @@ starts from, and whatever comes from another node comes as a message, also withi
 
 1. Inputs: what the node's model holds already, what an earlier row here made, or a message.
 2. The row itself.
-3. Messages to whoever needs its result, then the result to disk, then a note that it is done.
+3. Messages to whoever needs its result; then, beside the next row, the result to disk and a note that it is done.
 
 A node's model holds the latest version of every block it trained or was given.
 """
@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from layerline.events import EpochDone, Event, RowBegins, RowDone, RowWaits
+from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
+from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
 from layerline.runtime.post import Post
@@ -57,30 +58,45 @@ class Worker:
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
         self._bytes_before = Counter[int]()
-        self._needs = Needs(plan)
+        self._needs, self._keeper = Needs(plan), Keeper(slots)
         self.done = {row for node in nodes for row in slots.done(node)}
         self._deleted = {row for row in self.done if not slots.has(row)}
         self._open = to_do(plan, self.done | done_elsewhere())
         self.todo = sorted(row for row in self._open if int(plan.node[row]) in nodes)
         self._uses = Counter(self._name(row, source, what) for row in self.todo for source, what in plan.inputs(row))
 
-    def work(self) -> Iterator[Event]:
+    def work(self) -> Generator[Event]:
         """Do it. Yields after every minibatch, and as every row waits for its inputs, begins and is done."""
         self._restore()
         self.post.again(sorted(self.done - self._deleted), self._open, self.slots.load)
-        for row in self.todo:
-            node = int(self.plan.node[row])
-            yield RowWaits(row, node)
-            inputs = [(source, what, self._fetch(row, source, what)) for source, what in self.plan.inputs(row)]  # 1
-            yield RowBegins(row, node)
-            begin = time.time()
-            metrics: list[dict[str, Any]] = []
-            for event in self._carry_out(row, inputs):  # 2
-                if isinstance(event, EpochDone):
-                    metrics += [asdict(each) for each in event.rows]
-                yield event
-            self._finish(row, begin, metrics)  # 3
-            yield RowDone(row, node, begin, time.time())
+        try:
+            for row in self.todo:
+                node = int(self.plan.node[row])
+                yield RowWaits(row, node)
+                inputs = [(source, what, self._fetch(row, source, what)) for source, what in self.plan.inputs(row)]  # 1
+                yield RowBegins(row, node)
+                begin = time.time()
+                metrics: list[dict[str, Any]] = []
+                for event in self._carry_out(row, inputs):  # 2
+                    if isinstance(event, EpochDone):
+                        metrics += [asdict(each) for each in event.rows]
+                    yield event
+                self._finish(row, begin, metrics)  # 3
+                yield RowDone(row, node, begin, time.time())
+                yield from self._noted()
+            self._keeper.settle(everything=True)
+            yield from self._noted()
+        finally:
+            self._keeper.close()
+
+    def _noted(self) -> Iterator[Event]:
+        """What has come to disk: it is done, and what only it needed can go."""
+        settled, self._keeper.settled = self._keeper.settled, []
+        if settled:
+            self.done |= set(settled)
+            self._delete_old()
+        for row in settled:
+            yield RowKept(row, int(self.plan.node[row]))
 
     # Inputs --------------------------------------------------------------------------------------------------------
 
@@ -98,6 +114,7 @@ class Worker:
             return None
         if name not in self._kept:
             if name[1] is None:
+                self._keeper.settle(place)
                 self._kept[name] = self.slots.load(source)
             else:
                 self._kept[name] = self.post.receive(source, what, name[2])
@@ -135,6 +152,7 @@ class Worker:
             if found:
                 assert len(found) == len(versions)
                 moments = what == Carries.STATE and self.post.moments
+                self._keeper.settle((number, stage))
                 node.load_block(stage, found, moments)
                 self._holds[number, stage] = versions[0][0] if len(versions) == 1 else -1
                 self._whole.pop((number, stage), None)
@@ -154,6 +172,7 @@ class Worker:
             node.begin_plain_chapter(chapter)
         match Action(plan.action[row]):
             case Action.TRAIN:
+                self._keeper.settle((number, stage))
                 node.inputs = node.features(chapter) if stage == plan.blocks else outputs
                 epochs = node.run.epochs_per_chapter
                 for epoch in range(chapter * epochs, (chapter + 1) * epochs):
@@ -174,14 +193,14 @@ class Worker:
         end, result = time.time(), self._kept[row, None, node]
         durable = bool(plan.action[row] != Action.FORWARD)
         kept = self.post.send(row, result)
-        if durable:
-            self.slots.save(row, kept)
-            self.done.add(row)
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
         facts |= {"kept": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
-        self.slots.tell(node, facts | {"metrics": metrics})
+        facts |= {"metrics": metrics}
         if durable:
-            self._delete_old()
+            self._keeper.keep(row, (node, int(plan.stage[row])), kept, facts)
+        else:
+            self.slots.tell(node, facts)
+        self._keeper.settle()
         for source, what in plan.inputs(row):
             name = self._name(row, source, what)
             self._uses[name] -= 1
