@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from layerline import api
 from layerline.blocks.network import Own
 from layerline.errors import UsageError
 from layerline.presets.presets import preset
@@ -72,9 +71,3 @@ def test_modules_of_ones_own_have_no_sizes() -> None:
     run = small_run(order="chapters").replace(network=Own())
     assert sizes_of(run, (1, 5, 5), 4, 41) is None
     assert planned(run, 3).slots == 6
-
-
-def test_several_nodes_cannot_be_trained_on_yet() -> None:
-    run = small_run(order="chapters", nodes=2, schedule={"kind": "all-layers"})
-    with pytest.raises(UsageError, match=r"cannot execute it yet\n.*layerline plan"):
-        api.train(run, data=small_data())
