@@ -57,7 +57,7 @@ def main() -> None:
         megabytes = results[0].get("bytes_sent", 0) / arguments.epochs / 1e6
         cells = [statistics.mean(right), min(right), max(right)]
         table.add_row(name, *(f"{cell:.2f}" for cell in cells), f"{megabytes:.2f}" if megabytes else "–")
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def main() -> None:
         same = "yes" if found == expected else "NO"
         table.add_row(name, str(processes), str(kills), f"{time.monotonic() - begin:.0f}", same)
         print(f"{name}: {kills} kills, same bits: {same}", file=sys.stderr)
-    Console().print(table)
+    Console(width=140).print(table)
     print(f"{total} kills over {arguments.runs} runs, {wrong} with other bits")
     sys.exit(bool(wrong))
 
