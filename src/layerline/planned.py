@@ -52,6 +52,8 @@ SILENCE_SECONDS = 60.0
 LONGEST_SECONDS = 7 * 24 * 3600.0
 """For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 
+_PIECE = 500  # notes in one value of the store
+
 Outcome = tuple[Model, dict[str, Any], list[Row]]
 
 
@@ -109,7 +111,7 @@ class PlanJob:
             for node in mine:
                 board.post(f"done {node}", len(pipeline.slots.done(node)))
             board.post(f"ready {member.rank}", before.sittings)
-            sitting = board.wait([f"ready {rank}" for rank in range(member.world)], who)[0]
+            sitting = max(board.wait([f"ready {rank}" for rank in range(member.world)], who))
             forecast = self._forecast(pipeline, places)
             if not sitting and forecast.worth_measuring():
                 board.post(f"costs {member.rank}", asdict(forecast.measured()))
@@ -130,6 +132,7 @@ class PlanJob:
                 generation=member.generation,
                 codec=self.run.codec,
                 timeout=LONGEST_SECONDS,
+                join=join_seconds(),
                 silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
                 host=member.host,
             )
@@ -143,15 +146,12 @@ class PlanJob:
                 hear = _posting(_both(standings.hear, heard), board, pipeline)
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:
-                    board.post(f"told {node}", pipeline.slots.told(node))
+                    _tell(board, node, pipeline.slots.told(node))
                 if member.rank:
                     board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
                     raise Elsewhere("this process has done its part; rank 0 has the result")
                 model = pipeline.model(post)
-                told = board.wait(
-                    [f"told {node}" for node in range(self.plan.nodes)], [f"node {n}" for n in range(self.plan.nodes)]
-                )
-                measured = Measured(dict(enumerate(told)))
+                measured = Measured({node: _told(board, node) for node in range(self.plan.nodes)})
                 board.post("home", True)
             return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
 
@@ -217,6 +217,21 @@ def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
 
     counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
     return hear
+
+
+def _tell(board: Board, node: int, facts: list[dict[str, Any]]) -> None:
+    """All that a node noted, in pieces: a store refuses values of several megabytes."""
+    pieces = [facts[at : at + _PIECE] for at in range(0, len(facts), _PIECE)]
+    for number, piece in enumerate(pieces):
+        board.post(f"told {node} {number}", piece)
+    board.post(f"told {node}", len(pieces))
+
+
+def _told(board: Board, node: int) -> list[dict[str, Any]]:
+    """All that a node noted, once it has told it."""
+    who = [f"node {node}"]
+    (pieces,) = board.wait([f"told {node}"], who)
+    return [each for number in range(pieces) for each in board.wait([f"told {node} {number}"], who)[0]]
 
 
 def _durable(plan: Plan) -> list[list[int]]:

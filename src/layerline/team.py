@@ -102,10 +102,10 @@ def create_folder(run: Run, out_dir: Path) -> RunFolder:
         return RunFolder.create(run, out_dir)
     board = Board(member, join_seconds())
     with board.telling():
-        if member.rank:
-            board.wait(["folder"], ["rank 0"])
+        if member.rank:  # one after the other: two of one machine must not both make it
+            board.wait([f"folder {member.rank - 1}"], [f"rank {member.rank - 1}"])
         folder = _joined(run, out_dir)
-        board.post("folder", True)
+        board.post(f"folder {member.rank}", True)
     return folder
 
 

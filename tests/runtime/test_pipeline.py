@@ -129,6 +129,10 @@ RUNS = {
     "grid": planned(SINGLE_LAYER, nodes=6),
     "moments stay": planned(ALL_LAYERS, nodes=2, send_optimizer_state=False),
     "int8": planned(ALL_LAYERS, nodes=3, codec={"kind": "int8"}),
+    "int8, adaptive": planned(JUDGED["adaptive"], ALL_LAYERS, nodes=2, codec={"kind": "int8"}),
+    "int8, unequal nodes": planned(
+        ALL_LAYERS, nodes=3, speeds=(1.0, 0.6, 0.3), epochs=8, chapters=8, codec={"kind": "int8"}
+    ),
     "int8, weights": planned(SINGLE_LAYER, nodes=3, codec={"kind": "int8"}),
     "int8, moments stay": planned(ALL_LAYERS, nodes=2, codec={"kind": "int8"}, send_optimizer_state=False),
     "bf16": planned(HANDED_OVER, nodes=3, codec={"kind": "bf16"}),
@@ -148,7 +152,7 @@ def test_stopping_anywhere(name: str, stops: list[int], tmp_path_factory: pytest
     assert carry_out(run, folder, stops) == undisturbed
     slots = [int(path.stem) for path in (folder / "slots").glob("*.safetensors")]
     plan = plan_of(run)
-    assert len(slots) <= 3 * plan.stages * max(plan.shards, plan.nodes), "old slots are deleted"
+    assert len(slots) <= 4 * plan.stages * max(plan.shards, plan.nodes), "old slots are deleted"
     trained = [each["row"] for facts in told(run, folder).facts.values() for each in facts if each["durable"]]
     assert len(trained) == len(set(trained)) == int((plan.action != Action.FORWARD).sum()), "none is done twice"
 
@@ -184,6 +188,28 @@ def test_what_a_run_says_about_its_nodes() -> None:
     assert Measured(facts).values(4)["utilisation"] == 0.3571
 
 
+def test_a_result_that_is_gone_is_missed_at_once(tmp_path: Path) -> None:
+    """Nobody waits for what no node will make again."""
+    run = planned(ALL_LAYERS, nodes=2)
+    stopped_after(run, tmp_path, 9)
+    for path in (tmp_path / "slots").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="still needed"):
+        carry_out(run, tmp_path, [])
+
+
+def stopped_after(run: Run, folder: Path, row: int) -> None:
+    """A sitting that ends after a row."""
+    pipeline, stop = Pipeline(run, plan_of(run), DATA, folder), Stop()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, RowDone) and event.row == row:
+            stop.exit_status = 75
+
+    with pytest.raises(Stopped, match="of 12 slots, which are saved"):
+        pipeline.work(hear, stop, pipeline.here())
+
+
 def test_another_runs_slots_are_refused(tmp_path: Path) -> None:
     carry_out(planned(ALL_LAYERS, nodes=2), tmp_path, [])
     with pytest.raises(CheckpointError, match="of another run"):
@@ -192,17 +218,26 @@ def test_another_runs_slots_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_slot_is_refused(tmp_path: Path) -> None:
     run = planned(ALL_LAYERS, nodes=2)
-    pipeline, stop = Pipeline(run, plan_of(run), DATA, tmp_path), Stop()
-
-    def hear(event: Event) -> None:
-        if isinstance(event, RowDone) and event.row == 9:
-            stop.exit_status = 75
-
-    with pytest.raises(Stopped, match="of 12 slots, which are saved"):
-        pipeline.work(hear, stop, pipeline.here())
+    stopped_after(run, tmp_path, 9)
     for path in (tmp_path / "slots").glob("*.safetensors"):
         damaged = bytearray(path.read_bytes())
         damaged[-3] ^= 1
         path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match="damaged"):
         carry_out(run, tmp_path, [])
+
+
+@pytest.mark.parametrize("name", ["int8, adaptive", "int8, unequal nodes"])
+def test_differences_go_on_where_they_were(name: str, tmp_path: Path) -> None:
+    """Once, a restart forgot what a link had carried last: behind negatives, or on a ring that is no circle."""
+    run = RUNS[name]
+    undisturbed = carry_out(run, tmp_path / "undisturbed")
+    for stop in range(2, 72 if run.nodes == 3 else 36, 3):
+        assert carry_out(run, tmp_path / str(stop), [stop]) == undisturbed, f"stopped after {stop} minibatches"
+
+
+def test_an_empty_part_of_the_ranking(tmp_path: Path) -> None:
+    """A node with nothing to spare ranks no image at all."""
+    run = planned(JUDGED["adaptive"], SHARED_RANKING, nodes=3)
+    node = Pipeline(run, plan_of(run), DATA, tmp_path).nodes[0]
+    assert node.negatives(1, node.scores(range(5, 5)), range(5, 5)).shape == (0,)

@@ -24,33 +24,41 @@ Place = tuple[int, int]
 class _Pending:
     row: int
     place: Place
-    facts: dict[str, Any]
+    durable: bool
     written: Future[None]
 
 
+_AHEAD = 2  # results that may wait to be written: what a kill can cost beside the slot in flight
+
+
 class Keeper:
-    """Writes results of this process's rows; `settled` are those on disk and noted, since somebody last took them."""
+    """Writes and notes results of this process's rows, in their order.
+
+    `settled` are those on disk since somebody last took them.
+    """
 
     def __init__(self, slots: Slots) -> None:
         self.settled: list[int] = []
         self._slots, self._pending = slots, deque[_Pending]()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
 
-    def keep(self, row: int, place: Place, result: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Begin to write a result; its tensors must not change before it is settled."""
-        self._pending.append(_Pending(row, place, facts, self._thread.submit(self._slots.save, row, result)))
+    def keep(self, row: int, place: Place, result: dict[str, Tensor] | None, facts: dict[str, Any]) -> None:
+        """Begin to write a result (None: there is none to keep) and to note the row.
+
+        Its tensors must not change before it is settled.
+        """
+        while len(self._pending) >= _AHEAD:
+            self._take_first()
+        written = self._thread.submit(self._write, row, place[0], result, facts)
+        self._pending.append(_Pending(row, place, result is not None, written))
 
     def settle(self, place: Place | None = None, *, everything: bool = False) -> None:
-        """Note what is written; wait for all results of a place, or for everything. LayerlineError on a full disk."""
+        """Wait for all results of a place, or for everything. LayerlineError on a full disk."""
         while self._pending:
             wanted = everything or any(each.place == place for each in self._pending)
-            first = self._pending[0]
-            if not wanted and not first.written.done():
+            if not wanted and not self._pending[0].written.done():
                 return
-            first.written.result()
-            self._pending.popleft()
-            self._slots.tell(first.place[0], first.facts)
-            self.settled.append(first.row)
+            self._take_first()
 
     def close(self) -> None:
         """Settle everything, and end the thread."""
@@ -58,3 +66,15 @@ class Keeper:
             self.settle(everything=True)
         finally:
             self._thread.shutdown()
+
+    def _take_first(self) -> None:
+        first = self._pending[0]
+        first.written.result()
+        self._pending.popleft()
+        if first.durable:
+            self.settled.append(first.row)
+
+    def _write(self, row: int, node: int, result: dict[str, Tensor] | None, facts: dict[str, Any]) -> None:
+        if result is not None:
+            self._slots.save(row, result)
+        self._slots.tell(node, facts)

@@ -7,7 +7,7 @@ everything else should vanish beside them. Solution, per minibatch of R rows (nu
 2. norms of the rows of h             float32; they give the goodness and the next block's normaliser at once
 3. dL/dz                              the objective's closed form, no autograd
 4. G = dzᵀ x                          into a buffer that is reused
-5. G to float32, Adam, weights cast   by chunks of rows: each is still in the cache when it is read again
+5. G to float32, Adam, weights cast   one thread: by chunks of rows, still in the cache when they are read again
 
 Views that share their image (`LabelledViews`) multiply it once in 1 and once in 4. Any other module goes through
 autograd (`AutogradLearner`), to the same result.
@@ -31,7 +31,9 @@ from layerline.objectives.optimizer import Adam
 
 BlockInput = Tensor | LabelledViews
 
-_CHUNK = 1 << 19  # weights updated at a time. On a CPU: smaller, and calls take over; larger, and it leaves the cache
+_CHUNK = (
+    1 << 19
+)  # weights updated at a time by one thread: smaller, and calls take over; larger, and it leaves the cache
 
 
 class Learner(ABC):
@@ -85,8 +87,9 @@ class LinearLearner(Learner):
         self._weight = weight if self._full else weight.to(dtype)
         self._bias = bias if self._full else bias.to(dtype)
         self._product = torch.empty_like(self._weight)
-        # In float32 nothing is cast, so nothing is read twice; on a GPU a chunk would be another launch.
-        chunks = 1 if self._full or weight.is_cuda else -(-weight.numel() // _CHUNK)
+        # In float32 nothing is cast, so nothing is read twice; several threads and GPUs lose more on starting a chunk.
+        in_one = self._full or weight.is_cuda or torch.get_num_threads() > 1
+        chunks = 1 if in_one else -(-weight.numel() // _CHUNK)
         self._chunks = list(
             zip(
                 self.moments.rows(0, chunks),

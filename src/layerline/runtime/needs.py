@@ -2,6 +2,7 @@
 
     needed by       a later row that takes it as an input, also through rows that only forward (they leave no file),
                     the next slot of the same block on the same node, for its moments,
+                    the next message of its block on the same link, where differences are sent,
                     the finished model, if it is of the last chapter
 
 Problem: every slot of a run is 50 MB with its moments; a hundred chapters of four blocks are twenty gigabytes.
@@ -10,7 +11,8 @@ Solution: a result is deleted when all rows that could ever ask for it again are
 
 from __future__ import annotations
 
-from layerline.schedules.plan import Action, Plan
+from layerline.schedules.lower import messages
+from layerline.schedules.plan import Action, Carries, Plan
 
 
 def readers(plan: Plan) -> dict[int, list[int]]:
@@ -43,7 +45,8 @@ def to_do(plan: Plan, done: set[int]) -> set[int]:
 class Needs:
     """Which finished rows may still be asked for."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, differences: bool = False) -> None:
+        """`differences`: a codec sends differences from what a link carried last, so that has to be kept, too."""
         self.readers = direct = readers(plan)
         durable = [int(row) for row in range(len(plan)) if plan.action[row] != Action.FORWARD]
         self._users = {row: _durable_users(plan, row, direct) for row in durable}
@@ -55,6 +58,19 @@ class Needs:
                     self._users[row].add(latest[place])
                 latest[place] = row
         self._kept = set(last_slots(plan))
+        if differences:
+            self._keep_references(plan)
+
+    def _keep_references(self, plan: Plan) -> None:
+        sent = messages(plan)
+        following: dict[tuple[int, int, int, int], int] = {}
+        columns = (sent.source, sent.carries, sent.sender, sent.receiver)
+        for source, carries, sender, receiver in reversed(list(zip(*(c.tolist() for c in columns), strict=True))):
+            if carries in (Carries.STATE, Carries.WEIGHTS):
+                place = sender, receiver, carries, int(plan.stage[source])
+                if place in following:
+                    self._users[source].add(following[place])
+                following[place] = source
 
     def over(self, rows: set[int], done: set[int]) -> set[int]:
         """Those of `rows` that nobody will ask for, once all of `done` are on disk."""

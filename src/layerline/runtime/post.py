@@ -69,18 +69,29 @@ class Post:
         return kept
 
     def again(self, done: Iterable[int], still_to_do: set[int], load: Callable[[int], Result]) -> None:
-        """After a restart: send what is on disk to those that need it, and bring codecs to where they were."""
-        done = list(done)
-        latest = {(int(self.plan.node[row]), int(self.plan.stage[row])): row for row in done}
+        """After a restart: send what is on disk to those that need it, and bring codecs to where they were.
+
+        A codec that sends differences starts from the last version that each link carried.
+        """
+        done = sorted(done)
+        latest = {self._reference(row, carries, to): row for row in done for carries, to in self._to.get(row, ())}
         for row in done:
-            lossy = not self.transport.codec.lossless and latest[int(self.plan.node[row]), int(self.plan.stage[row])]
             kept: Result | None = None
             for carries, to in self._to.get(row, ()):
                 needed = any(user in still_to_do for user in self._needed_by.get((row, carries, to), ()))
-                if carries == FINAL or needed or lossy == row:
+                refers = carries in ("state", "weights") and latest[self._reference(row, carries, to)] == row
+                if carries == FINAL or needed or (refers and not self.transport.codec.lossless):
                     kept = load(row) if kept is None else kept
                     part = self._part(kept, carries) | _unprefixed(kept, f"{_SENT}{carries}.")
-                    self.transport.at(int(self.plan.node[row])).resend(self._key(row, carries), part, to)
+                    node = int(self.plan.node[row])
+                    before = self._counted(node)
+                    self.transport.at(node).resend(self._key(row, carries), part, to)
+                    if carries == FINAL:
+                        self._brought_home[node] += self._counted(node) - before
+
+    def _reference(self, row: int, carries: str, to: int) -> tuple[int, int, str, int]:
+        """What a difference is taken from: a link, and what it carries of which stage."""
+        return int(self.plan.node[row]), to, carries, int(self.plan.stage[row])
 
     def receive(self, row: int, what: Carries, node: int) -> Result:
         """Wait for a row's result at one of the nodes here."""

@@ -5,8 +5,8 @@
     slots/node-1.jsonl                 what node 1 did and measured: one line a row, kept when the file above goes
 
 Problem: a worker may die at any moment, and the others may be far ahead of it or behind. Solution: a row's result is
-on disk, whole, then noted as done, and only then can anybody receive it. Starting again means: rows that are noted are
-done, others are not.
+on disk, whole, before it is noted as done. Starting again means: rows that are noted are done, others are computed
+again, to the same bits, whoever has received them already.
 No pickle: safetensors and JSON only.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,7 @@ class Slots:
         facts = {"format": FORMAT} | identity
         recorded = folder / "plan.json"
         if not recorded.exists():
-            ours = folder / f"plan.{os.getpid()}.json"  # several processes may come here at once
+            ours = folder / f"plan.{uuid.uuid4().hex}.json"  # several processes may come here at once
             write_text(ours, json.dumps(facts, indent=2) + "\n")
             ours.replace(recorded)
             return
@@ -106,7 +107,7 @@ class Slots:
         """What a node noted. A line cut short by a kill is left out."""
         path = self.folder / f"node-{node}.jsonl"
         facts = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             with suppress(ValueError):
                 facts.append(json.loads(line))
         return facts
@@ -115,7 +116,7 @@ class Slots:
         return self.folder / f"{row:08d}.safetensors"
 
 
-_ANEW = "delete that file, and what depends on it is computed again"
+_ANEW = "start a new run; or delete the folder slots/, and this one begins anew"
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -202,7 +202,7 @@ class Trainer(ABC):
 
     def scores(self, part: range | None = None) -> Tensor:
         """Scores of the training images (or a part of them) by the run's readout: the head, or goodness. [n, C]"""
-        part = part or range(len(self.data))
+        part = range(len(self.data)) if part is None else part
         indices = torch.arange(part.start, part.stop, device=self.data.labels.device)
         return torch.cat([self.model.scores(self.data.images(each, None)) for each in indices.split(CHUNK_ROWS)])
 

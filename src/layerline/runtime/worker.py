@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerline.errors import CheckpointError
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
@@ -58,12 +59,23 @@ class Worker:
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
         self._bytes_before = Counter[int]()
-        self._needs, self._keeper = Needs(plan), Keeper(slots)
+        self._needs = Needs(plan, differences=not post.transport.codec.lossless)
+        self._keeper = Keeper(slots)
         self.done = {row for node in nodes for row in slots.done(node)}
         self._deleted = {row for row in self.done if not slots.has(row)}
+        self._refuse_missing()
         self._open = to_do(plan, self.done | done_elsewhere())
         self.todo = sorted(row for row in self._open if int(plan.node[row]) in nodes)
         self._uses = Counter(self._name(row, source, what) for row in self.todo for source, what in plan.inputs(row))
+
+    def _refuse_missing(self) -> None:
+        """CheckpointError where a result is gone that somebody may still ask for."""
+        gone = self._deleted - self._needs.over(self._deleted, self.done | self._done_elsewhere())
+        if gone:
+            raise CheckpointError(
+                f"{self.slots.folder} has no result of {self.plan.name(min(gone))}, which is still needed",
+                hint="results lie where they were made: go on on the same machines, or start a new run",
+            )
 
     def work(self) -> Generator[Event]:
         """Do it. Yields after every minibatch, and as every row waits for its inputs, begins and is done."""
@@ -196,10 +208,7 @@ class Worker:
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
         facts |= {"kept": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
         facts |= {"metrics": metrics}
-        if durable:
-            self._keeper.keep(row, (node, int(plan.stage[row])), kept, facts)
-        else:
-            self.slots.tell(node, facts)
+        self._keeper.keep(row, (node, int(plan.stage[row])), kept if durable else None, facts)
         self._keeper.settle()
         for source, what in plan.inputs(row):
             name = self._name(row, source, what)

@@ -30,8 +30,8 @@ class ProcessGroup(Transport):
     """Transport of rank `rank`: the nodes that `placement` puts there, connected with those of other ranks.
 
     `links`: the plan's edges between nodes, (source, to). `plan`: its SHA-256, hexadecimal. `generation`: how often the
-    processes of this run were started; never the same twice on one store. `timeout`: seconds any wait may take, for the
-    peers to come, for a message, for the flush. `silence`: seconds after which a peer that says nothing is lost.
+    processes of this run were started; never the same twice on one store. `timeout`: seconds a wait for a message, or
+    for the flush, may take; `join`: for the peers to come; `silence`: after which a peer that says nothing is lost.
     `host`: this process's own address, to listen on; connections are neither encrypted nor authenticated. `shared`: a
     folder in memory (`shared_folder`) that large payloads go through between processes that see the same one.
 
@@ -49,6 +49,7 @@ class ProcessGroup(Transport):
         generation: int = 0,
         codec: Fp32 | Bf16 | Int8 | None = None,
         timeout: float = 600.0,
+        join: float = 120.0,
         silence: float = 60.0,
         host: str = "127.0.0.1",
         shared: Path | None = None,
@@ -56,7 +57,7 @@ class ProcessGroup(Transport):
         super().__init__(placement, rank, codec or Fp32(), timeout)
         self._store = PrefixStore(f"layerline/{generation}", store)
         self._plan, self._generation = bytes.fromhex(plan), generation
-        self._silence, self._host, self._shared = silence, host, shared
+        self._join, self._silence, self._host, self._shared = join, silence, host, shared
         self._pairs: dict[int, Pair] = {}
         if shared is not None:
             self._store.set(f"shared/{rank}", identity(shared))
@@ -100,11 +101,11 @@ class ProcessGroup(Transport):
                 f"pair/{low}-{high}",
                 int(self.rank == high),
                 host=self._host,
-                timeout=self.timeout,
+                timeout=self._join,
                 silence=self._silence,
             )
         except (TimeoutError, ConnectionError):
-            raise PeerLost(f"{self.who(peer)} did not connect within {self.timeout:g} s", rank=peer) from None
+            raise PeerLost(f"{self.who(peer)} did not connect within {self._join:g} s", rank=peer) from None
         return Pair(
             channel,
             self.who(peer),
