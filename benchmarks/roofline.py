@@ -124,7 +124,7 @@ def main() -> None:
             bound = sum(parts.values())
             cells = [*parts.values(), bound, real]
             table.add_row(name, str(batch), *(f"{s:.2f}" for s in cells), f"{real / bound:.2f}")
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

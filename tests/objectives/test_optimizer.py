@@ -99,3 +99,13 @@ def test_cosine(epochs: int, warmup: float, at: float) -> None:
 
 def test_constant() -> None:
     assert {Constant().factor(e, 7) for e in range(7)} == {1.0}
+
+
+def test_faded_moments_are_dropped() -> None:
+    """They slow a processor down and move nothing; what is not faded stays, bit for bit."""
+    state = Adam().init([torch.zeros(6)])
+    state.first[0].copy_(torch.tensor([1e-40, -1e-40, 1e-31, -3e-30, 1e-3, 0.0]))
+    state.second[0].fill_(1e-40)
+    state.drop_denormal()
+    assert torch.equal(state.first[0], torch.tensor([0.0, 0.0, 0.0, -3e-30, 1e-3, 0.0]))
+    assert (state.second[0] > 0).all(), "second moments fade a hundred times more slowly"

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from layerline.settings import Settings
 
+_FADED = 1e-30
+
 
 @dataclass
 class AdamState:
@@ -39,6 +41,12 @@ class AdamState:
         """The state of one parameter, cut by rows as `Tensor.chunk` cuts: views, which share the count."""
         pairs = zip(self.first[index].chunk(chunks), self.second[index].chunk(chunks), strict=True)
         return [AdamState([first], [second], [self.steps[index]]) for first, second in pairs]
+
+    def drop_denormal(self) -> None:
+        """First moments that have faded to nothing become 0: those of a unit that is never active end in denormal
+        numbers, which processors are slow with. Below 1e-30 a moment moves no weight; once 0, it stays so."""
+        for first in self.first:
+            first.masked_fill_(first.abs() < _FADED, 0)
 
     def after(self, index: int) -> AdamState:
         """The state of the parameters behind `index`."""

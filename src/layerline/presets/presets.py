@@ -111,7 +111,7 @@ PRESETS = (
     Preset(
         "local-ce-cifar10",
         "local cross-entropy on CIFAR-10 with shifts, flips and dropout before the heads: 3072-2000×4",
-        "estimated 10 minutes on two cores; 57 % on the validation split after 20 epochs",
+        "estimated 15 minutes on two cores; 63.6 %",
         {
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
@@ -124,7 +124,7 @@ PRESETS = (
     Preset(
         "ff-cifar10",
         "Forward-Forward on CIFAR-10 with shifts and flips, goodness readout: 3072-2000×4",
-        "estimated 8 minutes on two cores; 52.4 % on the validation split after 10 epochs",
+        "estimated 8 minutes on two cores; 56.9 %",
         _FAST_FF
         | {
             "dataset": "cifar-10",
