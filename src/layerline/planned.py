@@ -83,7 +83,7 @@ class PlanJob:
             board.leave()
             return outcome
         with _place(folder) as path, folder.alone() if folder else nullcontext():
-            pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks)
+            pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks, stays=folder is not None)
             with compute_threads(self.run), hears as heard:
                 before = Measured.of(pipeline.slots, self.plan.nodes)
                 forecast = self._forecast(pipeline, [0] * self.plan.nodes)

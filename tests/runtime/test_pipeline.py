@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerline import api
 from layerline.errors import CheckpointError, Stopped
 from layerline.events import EpochDone, Event, Minibatch, RowDone
 from layerline.run import Run
@@ -208,6 +209,12 @@ def stopped_after(run: Run, folder: Path, row: int) -> None:
 
     with pytest.raises(Stopped, match="of 12 slots, which are saved"):
         pipeline.work(hear, stop, pipeline.here())
+
+
+def test_stopped_without_a_folder() -> None:
+    """There is nothing to go on from, and nobody is told to."""
+    with pytest.raises(Stopped, match=r"nothing was saved$"):
+        api.train(planned(ALL_LAYERS, nodes=2), data=DATA, stop=Stop(75))
 
 
 def test_another_runs_slots_are_refused(tmp_path: Path) -> None:

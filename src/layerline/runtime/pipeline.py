@@ -49,8 +49,10 @@ class Pipeline:
         *,
         nodes: Iterable[int] | None = None,
         blocks: Sequence[nn.Module] | None = None,
+        stays: bool = True,
     ) -> None:
-        self.run, self.plan, self.data, self.blocks = run, plan, data, blocks
+        """`stays`: the folder is there for a later sitting."""
+        self.run, self.plan, self.data, self.blocks, self.stays = run, plan, data, blocks, stays
         identity = {"run": run.digest(), "data": data.digest(), "plan": plan.digest()}
         self.slots = Slots(folder / "slots", identity)
         mine = sorted(nodes) if nodes is not None else range(plan.nodes)
@@ -111,6 +113,8 @@ class Pipeline:
         """Stopped when asked to."""
         if stop.exit_status is None:
             return
+        if not self.stays:
+            raise Stopped("training was stopped; nothing was saved", exit_status=stop.exit_status)
         rows = np.flatnonzero(np.isin(self.plan.node, list(self.nodes)) & (self.plan.action != Action.FORWARD))
         done = sum(len(self.slots.done(node)) for node in self.nodes)
         raise Stopped(
