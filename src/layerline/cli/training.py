@@ -22,7 +22,7 @@ from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
-from layerline.runtime.members import Board, Membership
+from layerline.runtime.members import Board, Membership, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 
 
@@ -52,6 +52,9 @@ def processes(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     count = arguments.processes if arguments.processes is not None else run.nodes if run.is_planned else 1
     if count < 1:
         raise UsageError("a run needs at least one process, got --processes 0")
+    member = Membership.of_environment()
+    if member:  # before it meets the others, who find the same
+        refuse_idle(member.world, run.nodes)
     return {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
 
 

@@ -85,17 +85,22 @@ def _own_address(peer: str) -> str:
     return "127.0.0.1"
 
 
+def refuse_idle(world: int, nodes: int) -> None:
+    """UsageError for more processes than nodes."""
+    if world > nodes:
+        raise UsageError(
+            f"{world} processes for {nodes} node{'s' * (nodes > 1)}: each needs one at least",
+            hint=f"start {nodes}, or plan more: --nodes {world}",
+        )
+
+
 def placement(plan: Plan, world: int) -> list[int]:
     """The process of every node. UsageError for more processes than nodes.
 
     Nodes that take turns with chapters are dealt out in turns, so that all processes have something to do; nodes that
     own blocks stay beside their neighbours.
     """
-    if world > plan.nodes:
-        raise UsageError(
-            f"{world} processes for {plan.nodes} node{'s' * (plan.nodes > 1)}: each needs one at least",
-            hint=f"start {plan.nodes}, or plan more: --nodes {world}",
-        )
+    refuse_idle(world, plan.nodes)
     if plan.schedule in ("all-layers", "federated"):
         return [node % world for node in range(plan.nodes)]
     return [node * world // plan.nodes for node in range(plan.nodes)]

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Go on and report."""
     folder = RunFolder.open(Path(arguments.run_dir))
+    team = processes(folder.run(), arguments)
     try:
         data = prepare(folder.run().dataset, arguments)
     except Terminated:
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
             listener=listener,
             stop=stop,
             tensorboard=arguments.tensorboard,
-            **processes(folder.run(), arguments),
+            **team,
         ),
         folder.run(),
         arguments,

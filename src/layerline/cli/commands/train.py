@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train and report."""
     settings = resolve(arguments.start, arguments.config, settings_of(arguments), note)
+    if Membership.of_environment() and not arguments.out_dir:
+        raise UsageError("processes that work together need one folder", hint="name it: --out-dir FOLDER")
+    team = processes(settings, arguments)
     try:
         data = prepare(settings.dataset, arguments)
     except Terminated:
         raise Terminated("terminated before training began; there is nothing to resume") from None
-    if Membership.of_environment() and not arguments.out_dir:
-        raise UsageError("processes that work together need one folder", hint="name it: --out-dir FOLDER")
-    team = processes(settings, arguments)
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
     try:
         carry_out(
