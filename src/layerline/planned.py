@@ -149,10 +149,12 @@ class PlanJob:
                     _tell(board, node, pipeline.slots.told(node))
                 if member.rank:
                     board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
+                    pipeline.tidy()
                     raise Elsewhere("this process has done its part; rank 0 has the result")
                 model = pipeline.model(post)
                 measured = Measured({node: _told(board, node) for node in range(self.plan.nodes)})
                 board.post("home", True)
+                pipeline.tidy()
             return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
 
     def _started(self, pipeline: Pipeline, before: Measured, folder: RunFolder | None) -> Started:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from layerline import api
 from layerline.errors import CheckpointError, Stopped
-from layerline.events import EpochDone, Event, Minibatch, RowDone
+from layerline.events import EpochDone, Event, Minibatch, RowDone, RowKept
 from layerline.run import Run
+from layerline.runtime.needs import last_slots
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned as planned_by
 from layerline.runtime.saved import weights_sha256
@@ -151,11 +152,29 @@ def test_stopping_anywhere(name: str, stops: list[int], tmp_path_factory: pytest
     undisturbed = carry_out(run, tmp_path_factory.mktemp("undisturbed"))
     folder = tmp_path_factory.mktemp("stopped")
     assert carry_out(run, folder, stops) == undisturbed
-    slots = [int(path.stem) for path in (folder / "slots").glob("*.safetensors")]
     plan = plan_of(run)
-    assert len(slots) <= 4 * plan.stages * max(plan.shards, plan.nodes), "old slots are deleted"
+    assert kept(folder) == set(last_slots(plan)), "nothing stays but the finished model"
     trained = [each["row"] for facts in told(run, folder).facts.values() for each in facts if each["durable"]]
     assert len(trained) == len(set(trained)) == int((plan.action != Action.FORWARD).sum()), "none is done twice"
+
+
+def kept(folder: Path) -> set[int]:
+    """The rows that have a result on disk."""
+    return {int(path.stem) for path in (folder / "slots").glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("schedule", [ALL_LAYERS, SINGLE_LAYER], ids=["all-layers", "single-layer"])
+def test_old_slots_go_while_the_run_goes_on(schedule: dict[str, Any], tmp_path: Path) -> None:
+    """As many chapters are on disk as nodes are at work, not all twenty."""
+    run = planned(schedule, nodes=2, epochs=20, chapters=20)
+    pipeline, most = Pipeline(run, plan_of(run), DATA, tmp_path), 0
+
+    def hear(event: Event) -> None:
+        nonlocal most
+        most = max(most, len(kept(tmp_path))) if isinstance(event, RowKept) else most
+
+    pipeline.work(hear, Stop(), pipeline.here())
+    assert most <= BLOCKS * (run.nodes + 2)
 
 
 def told(run: Run, folder: Path) -> Measured:

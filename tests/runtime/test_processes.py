@@ -16,6 +16,7 @@ import pytest
 
 from layerline import api
 from layerline.run import Run
+from layerline.runtime.needs import last_slots
 
 BASE: dict[str, Any] = {
     "dataset": "digits",
@@ -112,6 +113,8 @@ def test_the_bits_of_one_process(name: str, tmp_path: Path) -> None:
     assert result["readouts"] == alone.values["readouts"]
     assert result["processes"] == processes
     assert result["bytes_sent"] == alone.values["bytes_sent"] > 0
+    last = last_slots(run.schedule.plan(run.work(len(BASE["network"]["widths"]))))
+    assert len(list(folder.glob("slots/*.safetensors"))) == len(last), "nothing but the finished model stays"
     assert [row.loss for row in alone.rows] == [row.loss for row in api.resume(folder).rows]
 
 

@@ -109,6 +109,13 @@ class Pipeline:
             node.load_block(stage, versions, moments=False)
         return node.model
 
+    def tidy(self) -> None:
+        """When all nodes are done: what was kept for those that were behind can go, too."""
+        last = set(last_slots(self.plan))
+        for node in self.nodes:
+            for row in self.slots.done(node) - last:
+                self.slots.drop(row)
+
     def heed(self, stop: Stop) -> None:
         """Stopped when asked to."""
         if stop.exit_status is None:
