@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
@@ -23,7 +22,8 @@ from layerline.blocks.encoder import Standardise
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
 from layerline.data.shards import Iid, Shards
-from layerline.errors import UsageError, did_you_mean
+from layerline.errors import UsageError
+from layerline.explain import explain
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
 from layerline.objectives.forward_forward import ForwardForward
@@ -200,7 +200,7 @@ class Run(Settings):
         try:
             return Run.model_validate(settings)
         except ValidationError as error:
-            raise UsageError(f"{source}: {_explain(error, settings)}") from None
+            raise UsageError(f"{source}: {explain(error, Run, settings)}") from None
 
     @staticmethod
     def from_toml(path: str | Path) -> Run:
@@ -267,45 +267,3 @@ def something_to_read(run: Run, blocks: int) -> None:
             f"the {run.readout.kind} readout leaves out {skip} of {blocks} block(s), so nothing is left to read",
             hint="add a block, or read the first one too: --readout.skip 0",
         )
-
-
-def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
-    """One line for the first thing pydantic found, with the TOML name and a suggestion."""
-    first = error.errors()[0]
-    path = _path(first["loc"], settings)
-    name = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = [other.rpartition(".") for other in _names(Run, settings)]
-        elsewhere = [under + dot + leaf for under, dot, leaf in known if leaf == path[-1]]
-        beside = [leaf for under, _, leaf in known if under == ".".join(path[:-1])]
-        hint = did_you_mean(name, elsewhere[:1]) if elsewhere else did_you_mean(path[-1], beside)
-        return f"unknown setting '{name}'{hint}"
-    if first["type"] == "union_tag_invalid":
-        context = first["ctx"]
-        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
-    return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
-
-
-def _path(location: tuple[str | int, ...], settings: Any) -> list[str]:
-    """The TOML name of a place: pydantic also names the kind it chose (`loss.symba.alpha`), TOML does not."""
-    path, here = [], settings
-    for part in location:
-        if isinstance(here, dict) and part not in here and part == here.get("kind"):
-            continue
-        path.append(str(part))
-        here = here.get(part) if isinstance(here, dict) else None
-    return path
-
-
-def _names(component: type[Settings], settings: Any, under: str = "") -> Iterator[str]:
-    """Every name that can stand in this file, like `objective.loss.beta`, given the kinds it has chosen."""
-    for name, field in component.model_fields.items():
-        yield under + name
-        here = settings.get(name) if isinstance(settings, dict) else None
-        kind = here.get("kind") if isinstance(here, dict) else None
-        for member in get_args(field.annotation) or (field.annotation,):
-            if isinstance(member, type) and issubclass(member, Settings):
-                own = member.model_fields.get("kind")
-                if kind is None or own is None or own.default == kind:
-                    yield from _names(member, here, f"{under}{name}.")

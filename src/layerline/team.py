@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from layerline.errors import CheckpointError, UsageError
-from layerline.events import Listener, Row
-from layerline.planned import PlanJob, join_seconds
+from layerline.events import Listener
+from layerline.planned import Outcome, PlanJob, join_seconds
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.launch import launch
 from layerline.runtime.members import Board, Membership, placement
-from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
-
-Outcome = tuple[Model, dict[str, Any], list[Row]]
 
 
 class Job(Protocol):

@@ -29,7 +29,7 @@ def carried_out(plan: Plan, found: Simulation, since: float = 1.7e9) -> dict[int
     facts: dict[int, list[dict[str, Any]]] = {node: [] for node in range(plan.nodes)}
     for row in range(len(plan)):
         begin, end = since + 1.1 * found.start[row], since + 1.1 * found.end[row]
-        told = {"row": row, "sitting": 0, "durable": True, "begin": begin, "end": end, "kept": end + 0.001}
+        told = {"row": row, "sitting": 0, "durable": True, "begin": begin, "end": end, "handed": end + 0.001}
         facts[int(plan.node[row])].append(told | {"bytes": 0, "transfers": [], "metrics": []})
     return facts
 
@@ -49,7 +49,7 @@ def words(path: Path) -> str:
 def test_a_real_run_leaves_a_picture(tmp_path: Path) -> None:
     train(tiny_run(**SETTINGS), data=tiny_data(), out_dir=tmp_path / "run")
     shown = words(tmp_path / "run" / "gantt.svg")
-    for said in ("tiny · all-layers", "<!-- measured ", "<!-- planned ", "<!-- node 2 ", "keeping the result"):
+    for said in ("tiny · all-layers", "<!-- measured ", "<!-- planned ", "<!-- node 2 ", "handing over"):
         assert said in shown
 
 

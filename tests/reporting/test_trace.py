@@ -62,7 +62,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert table["otherData"] == {"run": "tiny · all-layers"}
     assert {e["args"]["name"] for e in events if e["name"] == "process_name"} == {"node 1", "node 2"}
     names = [each["name"] for each in bars(events, 1, "compute")]
-    assert names[:2] == ["block 1, chapter 1, train", "block 1, chapter 1, keep"]
+    assert names[:2] == ["block 1, chapter 1, train", "block 1, chapter 1, hand over"]
     assert "labels, chapter 1, rank" in names
     assert bars(events, 1, "send")[0]["name"] == "block 1, chapter 1, state → node 2"
     assert bars(events, 2, "receive")[0]["name"] == "block 1, chapter 1, state ← node 1"
@@ -108,7 +108,16 @@ def test_what_is_sent_again_after_a_restart_is_counted(tmp_path: Path) -> None:
 
 
 def test_messages_that_overlap_get_lanes_of_their_own() -> None:
-    row = {"row": 0, "sitting": 0, "durable": True, "begin": 10.0, "end": 11.0, "kept": 11.5, "bytes": 9, "metrics": []}
+    row = {
+        "row": 0,
+        "sitting": 0,
+        "durable": True,
+        "begin": 10.0,
+        "end": 11.0,
+        "handed": 11.5,
+        "bytes": 9,
+        "metrics": [],
+    }
     facts = [[11.0, 12.0, 0, "state", 1, 5, "send"], [11.2, 11.4, 0, "weights", 1, 4, "send"]]
     events = trace_events(PLAN, {0: [row | {"transfers": facts}], 1: []})
     lanes = [e["args"]["name"] for e in events if e["name"] == "thread_name" and e["pid"] == 1]

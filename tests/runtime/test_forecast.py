@@ -18,7 +18,7 @@ from layerline.runtime.forecast import Forecast, first_chapter, on_processes, re
 from layerline.runtime.planning import planned
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
-from layerline.schedules.costs import Costs, World, even
+from layerline.schedules.costs import ONE_HOST, Costs, World, even
 from layerline.schedules.plan import Action
 from layerline.schedules.simulate import row_seconds, simulate
 from layerline.schedules.work import Work
@@ -49,7 +49,7 @@ def facts(costs: Costs, slower: float) -> dict[int, list[dict[str, Any]]]:
     told: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
     for row, (node, chapter) in enumerate(zip(PLAN.node.tolist(), PLAN.chapter.tolist(), strict=True)):
         spent = seconds[row] * (slower if chapter else 1.0)
-        times = {"begin": 100.0 * row, "end": 100.0 * row + 0.9 * spent, "kept": 100.0 * row + spent}
+        times = {"begin": 100.0 * row, "end": 100.0 * row + 0.9 * spent, "handed": 100.0 * row + spent}
         told[node].append({"row": row, "sitting": 0, **times, "transfers": []})
     return told
 
@@ -69,8 +69,8 @@ def test_the_first_chapter_tells_what_slots_cost() -> None:
 def test_links_are_as_fast_as_large_messages_came(tmp_path: Path) -> None:
     told = facts(even(WORK), 1.0)
     told[0][0]["transfers"] = [[5.0, 5.5, 0, "state", 1, 10**6, "receive"], [5.0, 9.0, 0, "state", 1, 10, "receive"]]
-    assert forecast._link(told) == (2e6, forecast.LATENCY)
-    assert forecast._link(facts(even(WORK), 1.0)) == (forecast.BANDWIDTH, forecast.LATENCY)
+    assert forecast._link(told) == (2e6, ONE_HOST.latency)
+    assert forecast._link(facts(even(WORK), 1.0)) == (ONE_HOST.bandwidth, ONE_HOST.latency)
     found, source = of(tmp_path, [0, 1]).after(told)
     assert source == "first chapter"
     assert found.makespan > 0
@@ -79,7 +79,7 @@ def test_links_are_as_fast_as_large_messages_came(tmp_path: Path) -> None:
 
 def test_the_planner_assumes_the_same_link(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--help"]) == 0
-    assert f"{8 * forecast.BANDWIDTH / 1e9:g}gbit" in capsys.readouterr().out
+    assert f"{8 * ONE_HOST.bandwidth / 1e9:g}gbit" in capsys.readouterr().out
 
 
 def test_a_run_of_seconds_is_not_measured_before(tmp_path: Path) -> None:

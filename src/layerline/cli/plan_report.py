@@ -13,12 +13,13 @@ from rich.table import Table
 
 from layerline.cli.units import duration, size
 from layerline.schedules.base import BaseSchedule
-from layerline.schedules.compare import Way, choice
+from layerline.schedules.compare import choice
 from layerline.schedules.costs import Costs, World
 from layerline.schedules.grid import grid
 from layerline.schedules.limits import limits
 from layerline.schedules.plan import Action
 from layerline.schedules.simulate import Simulation
+from layerline.schedules.way import Way
 from layerline.schedules.work import Work
 
 T = TypeVar("T")

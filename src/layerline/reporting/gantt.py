@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 _MOST_BARS, _MOST_LANES, _MOST_ARROWS = 24, 24, 160  # bars: per lane
 _COLOURS = ("#2f6fbb", "#e07b39", "#3f9b6c", "#b3477d", "#8a6fc9", "#c2a336", "#4aa5b5", "#b5564a")
-HEAD, KEEPING, WIRE = "#3d3d3d", "#e3e3e3", "#b0b0b0"
+HEAD, HANDING, WIRE = "#3d3d3d", "#e3e3e3", "#b0b0b0"
 _RANKING = "#9a9a9a"
 
 
@@ -138,7 +138,7 @@ def _frame(axes: Axes, found: Simulation, lanes: int, until: float, title: str) 
                 frameon=False, fontsize=8, handlelength=1.0, columnspacing=1.1)  # fmt: skip
 
 
-def handles(plan: Plan, *, wires: bool, keeping: bool = False) -> list[Patch]:
+def handles(plan: Plan, *, wires: bool, handing: bool = False) -> list[Patch]:
     """What the colours mean, for a legend."""
     from matplotlib.patches import Patch
 
@@ -147,8 +147,8 @@ def handles(plan: Plan, *, wires: bool, keeping: bool = False) -> list[Patch]:
     shown += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
     if (plan.action == Action.NEGATIVES).any():
         shown.append(Patch(color=_RANKING, alpha=0.75, label="ranking labels"))
-    if keeping:
-        shown.append(Patch(color=KEEPING, label="keeping the result"))
+    if handing:
+        shown.append(Patch(color=HANDING, label="handing over"))
     if wires:
         shown.append(Patch(color=WIRE, label="sending"))
     return shown

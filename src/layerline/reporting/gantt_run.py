@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerline.files import replacing
-from layerline.reporting.gantt import HEAD, KEEPING, WIRE, draw_bars, handles, rectangles
+from layerline.reporting.gantt import HANDING, HEAD, WIRE, draw_bars, handles, rectangles
 from layerline.reporting.trace import Facts, on_one_clock
 from layerline.schedules.plan import Plan
 from layerline.schedules.simulate import Simulation
@@ -40,7 +40,7 @@ class Timeline:
 
     plan: Plan
     rows: Spans
-    keeping: Spans
+    handing: Spans
     messages: Sequence[tuple[int, float, float]]
     """Sender, begin, end."""
     sittings: Sequence[float]
@@ -83,7 +83,7 @@ def draw_run(plan: Plan, facts: Facts, predicted: Simulation, path: Path, title:
     figure.suptitle(f"{title}{part}", x=0.01, ha="left", fontsize=12, fontweight="bold")
     for axes in grid[1]:
         axes.set_xlabel("seconds", fontsize=9)
-    colours = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), keeping=True)
+    colours = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), handing=True)
     figure.legend(handles=colours, loc="outside lower center", ncols=len(colours), frameon=False, fontsize=8,
                   handlelength=1.0, columnspacing=1.2)  # fmt: skip
     with replacing(path) as beside:
@@ -93,14 +93,14 @@ def draw_run(plan: Plan, facts: Facts, predicted: Simulation, path: Path, title:
 def measured(plan: Plan, facts: Facts) -> Timeline:
     """What the nodes noted. A row that was done twice is drawn where it was done last."""
     told, sittings = on_one_clock(facts)
-    rows, keeping = np.full((2, len(plan), 2), np.nan)
+    rows, handing = np.full((2, len(plan), 2), np.nan)
     sent = []
     for node, each in told.items():
         for fact in each:
             rows[fact["row"]] = fact["begin"], fact["end"]
-            keeping[fact["row"]] = fact["end"], fact["kept"]
+            handing[fact["row"]] = fact["end"], fact["handed"]
             sent += [(node, t[0], t[1]) for t in fact["transfers"] if t[6] == "send"]
-    return Timeline(plan, rows, keeping, sent, sittings)
+    return Timeline(plan, rows, handing, sent, sittings)
 
 
 def planned(plan: Plan, found: Simulation) -> Timeline:
@@ -127,8 +127,8 @@ def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], 
     begin, end = window
     plan = line.plan
     shown = (plan.node < lanes) & (line.rows[:, 0] < end) & (line.rows[:, 1] > begin)
-    kept = shown & (line.keeping[:, 1] > line.keeping[:, 0])
-    rectangles(axes, np.clip(line.keeping[kept], begin, end), plan.node[kept].astype(float), 0.4, KEEPING)
+    kept = shown & (line.handing[:, 1] > line.handing[:, 0])
+    rectangles(axes, np.clip(line.handing[kept], begin, end), plan.node[kept].astype(float), 0.4, HANDING)
     draw_bars(axes, plan, np.flatnonzero(shown), np.clip(line.rows, begin, end), (end - begin) * parts)
     sent = np.array([wire for wire in line.messages if wire[0] < lanes and wire[1] < end and wire[2] > begin])
     if len(sent):

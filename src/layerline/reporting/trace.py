@@ -1,6 +1,6 @@
 """`trace.json`: what every node did when, in Chrome's trace format, for https://ui.perfetto.dev.
 
-    node 1   compute    block 1, chapter 1, train │ keep │ forward │ block 2, chapter 1, train …
+    node 1   compute    block 1, chapter 1, train │ hand over │ forward │ block 2, chapter 1, train …
              send       ▪ block 1, chapter 1, state → node 2
              receive
     node 2   compute             block 1, chapter 2, train …
@@ -26,7 +26,7 @@ from layerline.files import write_text
 from layerline.schedules.plan import Action, Plan
 
 Facts = Mapping[int, Sequence[Mapping[str, Any]]]
-"""What each node noted, a table a row: row, sitting, begin, end, kept, bytes, transfers, metrics."""
+"""What each node noted, a table a row: row, sitting, begin, end, handed, bytes, transfers, metrics."""
 
 _COMPUTE, _SEND, _RECEIVE = 0, 1_000, 1_000_000  # numbers of lanes; those between are for messages that overlap
 _LANES = {_COMPUTE: "compute", _SEND: "send", _RECEIVE: "receive"}
@@ -72,11 +72,11 @@ def on_one_clock(facts: Facts) -> tuple[dict[int, list[dict[str, Any]]], list[fl
 
 
 def _spans(fact: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [(fact["begin"], fact["kept"]), *((each[0], each[1]) for each in fact["transfers"])]
+    return [(fact["begin"], fact["handed"]), *((each[0], each[1]) for each in fact["transfers"])]
 
 
 def _shifted(fact: Mapping[str, Any], by: float) -> dict[str, Any]:
-    times = {name: fact[name] + by for name in ("begin", "end", "kept")}
+    times = {name: fact[name] + by for name in ("begin", "end", "handed")}
     return {**fact, **times, "transfers": [[each[0] + by, each[1] + by, *each[2:]] for each in fact["transfers"]]}
 
 
@@ -100,7 +100,7 @@ def _computing(plan: Plan, node: int, told: Sequence[Mapping[str, Any]]) -> Iter
         numbers = {"row": row} | {f"loss, epoch {m['epoch']}": m["loss"] for m in fact["metrics"]}
         yield _bar(node, _COMPUTE, row_name(plan, row), fact["begin"], fact["end"], numbers)
         if fact["durable"]:
-            yield _bar(node, _COMPUTE, f"{slot_name(plan, row)}, keep", fact["end"], fact["kept"], {"row": row})
+            yield _bar(node, _COMPUTE, f"{slot_name(plan, row)}, hand over", fact["end"], fact["handed"], {"row": row})
 
 
 def _messages(

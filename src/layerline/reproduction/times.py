@@ -16,12 +16,9 @@ from pathlib import Path
 from layerline.run import Run
 from layerline.runtime.planning import planned, sizes_of
 from layerline.runtime.slots import Slots
-from layerline.schedules.costs import Costs, Machine, World, estimate
+from layerline.schedules.costs import ONE_HOST, Costs, Machine, estimate
 from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation, simulate
-
-LINK = World(bandwidth=28e9 / 8, latency=1e-4)
-"""Processes on one host, as `layerline plan` assumes."""
 
 Shape = tuple[tuple[int, ...], int, int]
 """Of a data set: an example, its classes, the examples in the training set."""
@@ -55,7 +52,7 @@ def expected(run: Run, shape: Shape, folders: Iterable[Path] = ()) -> Expected:
         notes = _notes(folders, plan)
         if notes:
             costs, measured = _measured(notes, plan, costs), True
-    return Expected(simulate(plan, costs, replace(LINK, moments_travel=run.send_optimizer_state)), measured)
+    return Expected(simulate(plan, costs, replace(ONE_HOST, moments_travel=run.send_optimizer_state)), measured)
 
 
 def _notes(folders: Iterable[Path], plan: Plan) -> dict[tuple[int, int], list[float]]:

@@ -5,7 +5,8 @@
     nodes   that one process carries out take turns: the plan is simulated on processes, not on nodes
     links   as fast as the messages of the run went; before it, as the planner assumes
 
-Keeping a result is part of a slot: it is encoded for its readers and written to disk while the node does nothing else.
+Handing over and keeping a result count as part of a slot: it is encoded for its readers before the next row begins, and
+written to disk beside it, on the same core.
 The measurement takes about a fiftieth of the run and three seconds at most; what it found stays with the run, in
 `slots/costs.json`, so a run that goes on is held against the same prediction.
 """
@@ -28,7 +29,7 @@ from layerline.run import Run
 from layerline.runtime.measure import measure
 from layerline.runtime.planning import sizes_of
 from layerline.runtime.slots import Slots
-from layerline.schedules.costs import ON_THE_WIRE, Costs, Machine, Sizes, World, estimate, even
+from layerline.schedules.costs import ON_THE_WIRE, ONE_HOST, Costs, Machine, Sizes, World, estimate, even
 from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation, simulate
 
@@ -36,8 +37,6 @@ LONGEST, SHARE = 3.0, 0.02
 """A measurement's seconds at most, and its part of the run."""
 SHORT = 5.0
 """Seconds of a run that is too short to measure anything before it."""
-BANDWIDTH, LATENCY = 3.5e9, 1e-4
-"""Bytes a second, and seconds, between processes of one host; `layerline plan` assumes the same."""
 LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
 
@@ -87,7 +86,7 @@ class Forecast:
     def before(self) -> Simulation:
         """The plan in time, as far as it is known before the run."""
         costs, speeds = self._noted() or (self._assumed(), ())
-        return self._simulated(costs, World(bandwidth=BANDWIDTH, latency=LATENCY, speeds=speeds))
+        return self._simulated(costs, replace(ONE_HOST, speeds=speeds))
 
     def after(self, facts: Facts) -> tuple[Simulation, str]:
         """The plan in time, and where its costs come from: "calibration" or "first chapter"."""
@@ -148,7 +147,7 @@ def first_chapter(plan: Plan, facts: Facts, below: Costs) -> Costs:
         for fact in told:
             row = fact["row"]
             part = 1.0 if plan.action[row] != Action.NEGATIVES else plan.shares[int(plan.shard[row]) % plan.parts]
-            seconds = (fact["kept"] - fact["begin"]) * plan.shards / (part or 1.0)
+            seconds = (fact["handed"] - fact["begin"]) * plan.shards / (part or 1.0)
             for first in {bool(plan.chapter[row] == 0), False}:
                 spent.setdefault((int(plan.action[row]), int(plan.stage[row]), first), []).append(seconds)
 
@@ -169,4 +168,4 @@ def _link(facts: Facts) -> tuple[float, float]:
     received = [t for told in facts.values() for fact in told for t in fact["transfers"] if t[6] == "receive"]
     large = [(t[5], t[1] - t[0]) for t in received if t[5] >= LARGE]
     seconds = sum(spent for _, spent in large)
-    return sum(count for count, _ in large) / seconds if seconds > 0 else BANDWIDTH, LATENCY
+    return sum(count for count, _ in large) / seconds if seconds > 0 else ONE_HOST.bandwidth, ONE_HOST.latency

@@ -206,7 +206,7 @@ class Worker:
         durable = bool(plan.action[row] != Action.FORWARD)
         kept = self.post.send(row, result)
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
-        facts |= {"kept": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
+        facts |= {"handed": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
         facts |= {"metrics": metrics}
         self._keeper.keep(row, (node, int(plan.stage[row])), kept if durable else None, facts)
         self._keeper.settle()

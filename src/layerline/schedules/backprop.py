@@ -13,31 +13,16 @@ m = 4 p microbatches, or as many as the minibatch has images. Smaller matrices a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from layerline.schedules.costs import ADAM_BYTES, CAST_BYTES, Machine, Sizes, World
 from layerline.schedules.deal import deal_stages
+from layerline.schedules.way import Way
+
+_RULE = "another rule"
 
 
-@dataclass(frozen=True)
-class Backprop:
-    """One way to train by backprop."""
-
-    name: str
-    seconds: float
-    speedup: float
-    """Over plain backprop on one node of speed 1."""
-    utilisation: float
-    """Mean share of the time that nodes compute."""
-    bytes: int
-    """Over all links."""
-    memory: int
-    """The most one node holds."""
-
-
-def backprop(sizes: Sizes, machine: Machine, world: World, nodes: int, chapters: int) -> list[Backprop]:
+def backprop(sizes: Sizes, machine: Machine, world: World, nodes: int, chapters: int) -> list[Way]:
     """The ways there are, for as many epochs as the plan has."""
     step = _Step(sizes, machine)
     steps = chapters * sizes.epochs * -(-sizes.examples // sizes.batch)
@@ -70,24 +55,25 @@ class _Step:
         self.data = sizes.examples * (sizes.inputs + 8)
 
 
-def _data_parallel(step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float) -> Backprop:
+def _data_parallel(step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float) -> Way:
     nodes, slowest = len(speeds), min(speeds)
     weights = 4 * int(step.parameters.sum())
     compute = (float(step.products.sum()) / nodes + float(step.update.sum())) / slowest
     reduce = 2 * (nodes - 1) * (weights / nodes / world.bandwidth + world.latency)
     seconds = steps * (compute + reduce)
     busy = compute * float(np.mean(slowest / np.array(speeds)))
-    return Backprop(
+    return Way(
         name="data-parallel backprop",
         seconds=seconds,
         speedup=alone / seconds,
         utilisation=busy / (compute + reduce),
         bytes=steps * 2 * (nodes - 1) * weights,
         memory=4 * weights + int(step.activations.sum()) // nodes + step.data // nodes,
+        note=_RULE,
     )
 
 
-def _pipeline(name: str, step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float) -> Backprop:
+def _pipeline(name: str, step: _Step, world: World, speeds: tuple[float, ...], steps: int, alone: float) -> Way:
     depth = min(len(speeds), len(step.products))
     total = np.concatenate([[0.0], np.cumsum(step.products + step.update)])
     groups = deal_stages(total[None, :] - total[:, None], speeds[:depth])
@@ -102,11 +88,12 @@ def _pipeline(name: str, step: _Step, world: World, speeds: tuple[float, ...], s
     memory = max(
         16 * step.parameters[g.start : g.stop].sum() + held * step.activations[g.start : g.stop].sum() for g in groups
     )
-    return Backprop(
+    return Way(
         name=f"{name} backprop",
         seconds=steps * one,
         speedup=alone / (steps * one),
         utilisation=sum(work) / len(speeds) / one,
         bytes=steps * 2 * sum(crossing),
         memory=int(memory) + step.data,
+        note=_RULE,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.backprop import backprop
@@ -14,33 +14,10 @@ from layerline.schedules.federated import Federated
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.simulate import simulate
 from layerline.schedules.single_layer import SingleLayer
+from layerline.schedules.way import Way
 from layerline.schedules.work import Work
 
 _AS_FAST = 1.03  # within this, the one that sends less is the better choice
-
-
-@dataclass(frozen=True)
-class Way:
-    """A row of the table. Seconds and bytes."""
-
-    name: str
-    """As the flags that choose it, after --schedule."""
-    seconds: float
-    speedup: float
-    """Over one node of speed 1 that trains as many images by the same rule."""
-    utilisation: float
-    """Mean over the nodes."""
-    bytes: int
-    """Over all links."""
-    memory: int
-    """The most one node holds."""
-    note: str = ""
-    """What makes it another training."""
-
-    @property
-    def comparable(self) -> bool:
-        """Whether it is the training that the table is about, only elsewhere."""
-        return not self.note
 
 
 def compare(work: Work, costs: Costs, world: World, sizes: Sizes, machine: Machine) -> list[Way]:
@@ -63,10 +40,7 @@ def compare(work: Work, costs: Costs, world: World, sizes: Sizes, machine: Machi
                 note,
             )
         )
-    for other in backprop(sizes, machine, world, work.nodes, work.chapters):
-        values = (other.seconds, other.speedup, other.utilisation, other.bytes, other.memory)
-        ways.append(Way(other.name, *values, "another rule"))
-    return ways
+    return ways + backprop(sizes, machine, world, work.nodes, work.chapters)
 
 
 def choice(ways: list[Way]) -> str:
