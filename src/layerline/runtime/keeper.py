@@ -28,7 +28,7 @@ class _Pending:
     written: Future[None]
 
 
-_AHEAD = 2  # results that may wait to be written: what a kill can cost beside the slot in flight
+_AHEAD = 1  # results being written, at most: what a kill can cost beside the slot in flight
 
 
 class Keeper:
