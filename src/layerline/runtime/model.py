@@ -20,7 +20,7 @@ from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHea
 from layerline.run import Run, something_to_read
 from layerline.runtime.seeding import generator
 
-CHUNK_ROWS = 4096  # rows of a forward pass outside the training step: enough to fill the cores, small enough for caches
+CHUNK_ROWS = 2048  # rows of a forward pass outside the training step: enough to fill the cores, small enough for caches
 
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "32-true": torch.float32}
 

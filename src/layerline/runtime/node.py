@@ -110,7 +110,7 @@ class Node(Trainer):
     def forward(self, stage: int, chapter: int, inputs: Tensor | None) -> Tensor:
         """The whole set through block `stage`, normalised, from what that block learns from. [views, n, *shape]"""
         views, normaliser = self.run.objective.views, self.model.network.normaliser
-        outputs = []
+        outputs: Tensor | None = None
         with predicting(self.model.network), self.model.autocast():
             for part in self._parts(CHUNK_ROWS // views):
                 if stage == 0:
@@ -119,8 +119,11 @@ class Node(Trainer):
                     assert inputs is not None
                     x = inputs[:, part[0] : part[-1] + 1].flatten(0, 1)
                 h = normaliser(apply(self.model.network.blocks[stage], x))
-                outputs.append(h.view(views, len(part), *h.shape[1:]))
-        return torch.cat(outputs, 1)
+                if outputs is None:  # one store from the start: joining parts would touch as much memory again
+                    outputs = h.new_empty(views, len(self.data), *h.shape[1:])
+                outputs[:, part[0] : part[-1] + 1] = h.view(views, len(part), *h.shape[1:])
+        assert outputs is not None
+        return outputs
 
     def features(self, chapter: int) -> Tensor:
         """What the readout's head learns from: the neutral view through all blocks. [1, n, ΣN]"""
