@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerline.base_run import Augment, read_toml
 from layerline.blocks.network import Mlp
 from layerline.blocks.normaliser import L2Norm, NoNorm, RmsNorm
 from layerline.data.labels import LabelInput
@@ -21,7 +22,7 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.losses import Logistic, SiluMargin, SymBa
 from layerline.objectives.optimizer import Adam, Constant, CoolDown, Cosine
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Softmax
-from layerline.run import Augment, Run, read_toml
+from layerline.run import Run
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.dff import Dff
 from layerline.schedules.federated import Federated

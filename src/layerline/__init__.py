@@ -11,7 +11,8 @@ from __future__ import annotations
 
 _HOMES = {
     "api": ("train", "resume", "load", "evaluate", "Result"),
-    "run": ("Run", "Augment"),
+    "base_run": ("Augment",),
+    "run": ("Run",),
     "presets.presets": ("preset",),
     "estimator": ("LayerlineClassifier",),
     "runtime.model": ("Model",),

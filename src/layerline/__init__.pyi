@@ -3,6 +3,7 @@ from layerline.api import evaluate as evaluate
 from layerline.api import load as load
 from layerline.api import resume as resume
 from layerline.api import train as train
+from layerline.base_run import Augment as Augment
 from layerline.blocks.linear import LinearReLU as LinearReLU
 from layerline.blocks.network import Mlp as Mlp
 from layerline.blocks.normaliser import L2Norm as L2Norm
@@ -41,7 +42,6 @@ from layerline.readouts.readouts import AllHeads as AllHeads
 from layerline.readouts.readouts import Goodness as Goodness
 from layerline.readouts.readouts import LastHead as LastHead
 from layerline.readouts.readouts import Softmax as Softmax
-from layerline.run import Augment as Augment
 from layerline.run import Run as Run
 from layerline.runtime.model import Model as Model
 

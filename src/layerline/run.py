@@ -9,63 +9,33 @@ stands, then the default here; precedence is flag > file > preset. The defaults 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from layerline.blocks.encoder import Standardise
+from layerline.base_run import BaseRun
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
 from layerline.data.shards import Iid, Shards
 from layerline.errors import UsageError
-from layerline.explain import explain
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
-from layerline.objectives.optimizer import Adam, Cosine, Rate
+from layerline.objectives.optimizer import Adam
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
-from layerline.settings import Settings
-from layerline.transport.codecs import Codec, Fp32
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
 
 
-class Augment(Settings):
-    """Changes to training images, drawn anew for every image and epoch."""
+class Run(BaseRun):
+    """Everything that decides the result of a training in chapters, or of all blocks side by side."""
 
-    shift: int = Field(default=0, ge=0, le=8)
-    """Largest shift in pixels, each way and direction. Hinton's jitter: 2; PFF: none."""
-    fill: Literal["black", "reflect"] = "black"
-    """What comes in where a shift uncovers pixels: 0, or the image mirrored at its edge (for photographs)."""
-    flip: bool = False
-    """Mirror half of the images left to right."""
-
-
-class Run(Settings):
-    """Everything that decides the result of a training."""
-
-    preset: str = "custom"
-    """The name it started from; also the name of the run's folder."""
-    dataset: str = "mnist"
-    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub."""
-    validation: bool = False
-    """Hold out the end of the training set (10,000 images of MNIST and CIFAR) and judge on that; the test set stays
-    unread."""
-    standardise: Standardise = "global"
-    """Inputs to mean 0 and deviation 1 over the whole set or per channel, or "none": pixels in [0, 1]."""
-    augment: Augment = Augment()
-    """Shifts and flips of the training images."""
     network: BlockList = Mlp()
     """The blocks."""
     labels: LabelInput = LabelInput()
@@ -78,45 +48,20 @@ class Run(Settings):
     """How the trained network predicts."""
     order: Literal["simultaneous", "chapters"] = "simultaneous"
     """All blocks on every minibatch (Hinton), or each block a chapter's epochs before the next block (PFF)."""
-    epochs: int = Field(default=10, ge=1)
-    """Passes over the data for every block; the paper's E = 100."""
     chapters: int | None = Field(default=None, ge=1)
     """Equal parts the epochs are cut into, the paper's splits S = 100; left out: as many as epochs."""
     schedule: Schedule = Sequential()
     """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
     federated."""
-    nodes: int = Field(default=1, ge=1)
-    """Logical workers of the schedule, however many processes carry them out; the paper: 4, and 5 with a softmax
-    readout."""
-    speeds: tuple[float, ...] = ()
-    """How fast each node is beside the others, for dealing out work; left out, as in the paper: all the same."""
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
-    codec: Codec = Fp32()
-    """How blocks and outputs are written when they travel between nodes; the paper: as they are."""
     shards: Shards = Iid()
     """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
-    batch_size: int = Field(default=256, ge=1)
-    """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
     shuffle: Literal["epoch", "once"] = "epoch"
     """New minibatches every epoch, or drawn once (PFF authors' code)."""
     optimizer: Adam = Adam()
     """Adam for every block, and for the softmax readout."""
-    rate: Rate = Cosine()
-    """How the learning rate goes: cool-down (PFF), cosine with warm-up, or constant."""
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
-    """Products in bfloat16 with float32 weights, moments and losses, or float32 throughout."""
-    seed: int = Field(default=0, ge=0)
-    """Decides weights, negatives, minibatches, shifts and masks."""
-    threads: int | None = Field(default=None, ge=1)
-    """Compute threads; left out: one per core. The result depends on it in the last bits."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto: a GPU if there is one."""
-    eval_every: int = Field(default=0, ge=0)
-    """Epochs between looks at the accuracy on the validation split (without one: the test set); 0: only at the end."""
-    checkpoint_seconds: float = Field(default=30.0, ge=0)
-    """Time between checkpoints; 0: after every minibatch."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -174,48 +119,6 @@ class Run(Settings):
         """The same run for modules handed in from Python."""
         own = isinstance(self.network, Own)
         return self if own else self.replace(network=Own(normaliser=self.network.normaliser))
-
-    def replace(self, **changes: Any) -> Run:
-        """A copy with some top-level fields changed, validated."""
-        return Run(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and tables; what is unset is left out."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-    def to_toml(self) -> str:
-        """The Run as TOML."""
-        return tomli_w.dumps(self.to_dict())
-
-    def digest(self) -> str:
-        """SHA-256 of everything that decides the result; a checkpoint belongs to one digest."""
-        settings = self.to_dict()
-        for name in ("preset", "checkpoint_seconds", "eval_every"):
-            del settings[name]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    @staticmethod
-    def from_dict(settings: dict[str, Any], source: str = "the settings") -> Run:
-        """A Run from plain tables. UsageError for unknown names and impossible values, naming `source`."""
-        try:
-            return Run.model_validate(settings)
-        except ValidationError as error:
-            raise UsageError(f"{source}: {explain(error, Run, settings)}") from None
-
-    @staticmethod
-    def from_toml(path: str | Path) -> Run:
-        """A Run from a TOML file."""
-        return Run.from_dict(read_toml(path), str(path))
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file. UsageError if it is missing or not TOML."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
 
 
 def impossible(run: Run) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from layerline.base_run import Augment
 from layerline.data.dataset import Examples
 from layerline.errors import UsageError
-from layerline.run import Augment
 from layerline.runtime.training_set import TrainingSet
 
 CPU = torch.device("cpu")

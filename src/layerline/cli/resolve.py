@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from layerline.base_run import read_toml
 from layerline.cli.components import Table
 from layerline.cli.flags import flag_names, nested
 from layerline.cli.layers import Layer
 from layerline.errors import UsageError, did_you_mean
 from layerline.presets.presets import PRESETS, preset
-from layerline.run import Run, read_toml
+from layerline.run import Run
 
 _CUSTOM = "custom"  # the name of a run that started from no preset
 

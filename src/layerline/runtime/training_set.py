@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from layerline.base_run import Augment
 from layerline.data.dataset import Examples
 from layerline.errors import UsageError
-from layerline.run import Augment
 from layerline.runtime.seeding import generator
 
 
