@@ -112,6 +112,6 @@ class MomentumHead(nn.Module):
 
     @torch.no_grad()
     def follow(self, next_layer: nn.Module) -> None:
-        """One step of the average towards the next layer's weights as they are now, in place."""
+        """One step of the average towards the next layer's weights as they are now, in place; after a backward pass."""
         for mine, theirs in zip(self.layer.parameters(), next_layer.parameters(), strict=True):
             mine.lerp_(theirs.to(mine), 1 - self._momentum)

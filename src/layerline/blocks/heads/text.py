@@ -53,7 +53,8 @@ class SharedUnembedding(nn.Module):
 
     In one process the weights are the same memory, so they are always those of now. After a move to another device or
     type, or where the unembedding lies in another process, they are a copy: bring it up to date with `follow`. They are
-    no parameter here (nothing trains them) and no part of the state that is saved.
+    no parameter here (nothing trains them) and no part of the state that is saved. Between a forward pass of the head
+    and its backward pass the unembedding must not be updated; autograd notices.
     """
 
     shared: Tensor
