@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layerline.blocks.cost import layer_seconds, parameter_counts
+from layerline.blocks.conv import Conv, Vgg
+from layerline.blocks.cost import layer_costs, layer_seconds, parameter_counts
+from layerline.blocks.layer import BaseArchitecture
+from layerline.blocks.resnet import ResNet
+from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 
 
@@ -92,3 +96,59 @@ def test_lazy_layers_have_no_cost_yet() -> None:
 def test_no_runs_measure_nothing() -> None:
     with pytest.raises(UsageError, match="0 runs"):
         layer_seconds(nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 4), repeats=0)
+
+
+def test_costs_by_hand() -> None:
+    layers = [nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 5)]
+    conv, norm, flat, linear = layer_costs(layers, (3, 8, 8))
+    assert (conv.macs, conv.parameters, conv.output_shape, conv.output_bytes) == (16 * 27 * 8, 216, (8, 4, 4), 512)
+    assert (norm.macs, norm.parameters, norm.output_bytes) == (0, 16, 512)
+    assert (flat.macs, flat.parameters, flat.output_shape) == (0, 0, (128,))
+    assert (linear.macs, linear.parameters, linear.output_shape, linear.output_bytes) == (640, 645, (5,), 20)
+
+
+def test_attention_is_counted() -> None:
+    layers = Transformer(depth=1, width=16, attention_heads=2, context=10).layers((10,), 7)
+    embedding, decoder, unembedding = layer_costs(layers, (10,), torch.int64)
+    assert embedding.macs == 0
+    assert decoder.macs == 10 * 12 * 16 * 16 + 2 * 10 * 10 * 16  # four and eight matrices; q·k and the mixing of v
+    assert unembedding.macs == 10 * 16 * 7
+    assert unembedding.output_shape == (10, 7)
+
+
+@pytest.mark.parametrize(
+    ("network", "input_shape", "millions"),
+    [
+        (Conv(), (3, 32, 32), 117),  # 115 of convolutions, 2 of the classifier
+        (ResNet(depth=20), (3, 32, 32), 41),  # He et al.'s CIFAR form, commonly 41 M
+        (ResNet(depth=110), (3, 32, 32), 253),  # commonly 253 M
+        (ResNet(depth=18), (3, 224, 224), 1_814),  # torchvision: 1.81 G
+        (ResNet(depth=50), (3, 224, 224), 4_089),  # torchvision: 4.09 G
+        (Vgg(depth=13), (3, 224, 224), 11_308),  # torchvision: 11.31 G
+    ],
+)
+def test_multiply_accumulates_as_in_the_literature(
+    network: BaseArchitecture, input_shape: tuple[int, ...], millions: int
+) -> None:
+    with torch.device("meta"):
+        layers = network.layers(input_shape, 10 if input_shape[1] == 32 else 1000)
+    assert round(sum(cost.macs for cost in layer_costs(layers, input_shape)) / 1e6) == millions
+
+
+def test_counting_leaves_no_trace() -> None:
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    layer_costs(network, (4,))
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+    assert all(layer.training for layer in network)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_what_cannot_be_counted() -> None:
+    with pytest.raises(UsageError, match=r"layer 1 \(Linear\) does not take what reaches it, shape \(1, 9\)"):
+        layer_costs([nn.Flatten(), nn.Linear(4, 4)], (3, 3))
+    with pytest.raises(UsageError, match=r"layer 0 \(LSTM\) returns a tuple"):
+        layer_costs([nn.LSTM(4, 4)], (3, 4))
+    with pytest.raises(UsageError, match=r"layer 0 \(LazyLinear\) is lazy"):
+        layer_costs([nn.LazyLinear(4)], (3,))

@@ -16,6 +16,7 @@ from data.data_files import SMALL_CIFAR_10, cifar_archive, cifar_contents, idx_c
 from data.file_server import FileServer, Reply, file_server
 from data.test_images import make
 from layerline.data import catalog, dataset_names, load_dataset
+from layerline.data.catalog import TEXT_NAMES
 from layerline.data.class_names import CIFAR_10_CLASSES, CIFAR_100_CLASSES
 from layerline.data.sources import REMOTE_FILES
 from layerline.errors import DataError, UsageError
@@ -175,8 +176,14 @@ def test_hugging_face_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names() -> None:
     assert dataset_names() == ("cifar-10", "cifar-100", "digits", "fashion-mnist", "kmnist", "mnist")
-    assert set(REMOTE_FILES) == set(dataset_names()) - {"digits"}
+    assert set(REMOTE_FILES) == set(dataset_names()) - {"digits"} | set(TEXT_NAMES)
     assert len(CIFAR_100_CLASSES) == 100
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare", "my/notes.txt"])
+def test_a_text_is_no_labelled_set(name: str) -> None:
+    with pytest.raises(UsageError, match=r"is a text, which language models learn from"):
+        load_dataset(name)
 
 
 @pytest.mark.data

@@ -1,8 +1,12 @@
-"""What each layer of a network costs: trainable parameters, or measured seconds.
+"""What each layer of a network costs: trainable parameters, multiply-accumulates, outputs, or measured seconds.
 
-A locally trained block runs forward and computes its weight gradients; nobody asks for the gradient of its input. So
-a layer with parameters is timed without its input gradient, and a layer without (ReLU, pooling) with it, because
-the gradient has to come through it to reach the weights before it:
+`layer_costs` counts and computes nothing: it sends a tensor without numbers (device "meta") through the layers, and
+PyTorch's counter adds up the matrix products, convolutions and attention. Norms, activations, pooling and additions
+count as nothing. Attention counts in full, also where a mask hides half of it.
+
+`layer_seconds` measures. A locally trained block runs forward and computes its weight gradients; nobody asks for the
+gradient of its input. So a layer with parameters is timed without its input gradient, and a layer without (ReLU,
+pooling) with it, because the gradient has to come through it to reach the weights before it:
 
     block   Linear ──────► ReLU ──────► local loss       1. forward through every layer
             dL/dW  ◄────── dL/dx ◄─────                  2. backward, ending at the first weights
@@ -13,14 +17,21 @@ Layers before the first one with parameters (a leading Flatten) pass no gradient
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode
 
+from layerline.blocks.network import predicting
 from layerline.errors import UsageError
 
 
@@ -37,6 +48,54 @@ def parameter_counts(sequential: nn.Sequential) -> tuple[int, ...]:
     for index, layer in enumerate(sequential):
         _refuse_lazy(index, layer)
     return tuple(sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in sequential)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What a layer costs for one example."""
+
+    macs: int
+    """Multiply-accumulates of a forward pass; a weight gradient takes as many again, an input gradient too."""
+    parameters: int
+    """Trainable parameters (elements)."""
+    output_shape: tuple[int, ...]
+    """Of one example."""
+    output_bytes: int
+    """Of one example, in the type the layer gives."""
+
+
+def layer_costs(
+    layers: Iterable[nn.Module], input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> tuple[LayerCost, ...]:
+    """The cost of each layer (or block, or head) in a row, for examples of `input_shape` and `dtype` (tokens: int64).
+
+    Counted in evaluation mode and without computing anything; the layers stay as they were. Raises `UsageError` if a
+    layer is lazy, does not take what reaches it, or returns something else than a tensor.
+    """
+    costs = []
+    inputs = torch.empty(1, *input_shape, dtype=dtype, device="meta")
+    for index, layer in enumerate(layers):
+        _refuse_lazy(index, layer)
+        numberless = {name: t.to("meta") for name, t in chain(layer.named_parameters(), layer.named_buffers())}
+        counter = FlopCounterMode(display=False)
+        try:
+            with predicting(layer), torch.no_grad(), torch.device("meta"), counter:
+                outputs = functional_call(layer, numberless, (inputs,))
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise _does_not_take(index, layer, inputs, error, "check the shapes of the layers") from error
+        if not isinstance(outputs, Tensor):
+            raise _no_tensor(index, layer, outputs, "Wrap it in a module that returns the tensor.")
+        shape = tuple(outputs.shape[1:])
+        costs.append(
+            LayerCost(
+                macs=counter.get_total_flops() // 2,
+                parameters=sum(p.numel() for p in layer.parameters() if p.requires_grad),
+                output_shape=shape,
+                output_bytes=math.prod(shape) * outputs.element_size(),
+            )
+        )
+        inputs = outputs
+    return tuple(costs)
 
 
 def layer_seconds(sequential: nn.Sequential, sample: Tensor, *, repeats: int = 5) -> tuple[float, ...]:
@@ -68,16 +127,11 @@ def layer_seconds(sequential: nn.Sequential, sample: Tensor, *, repeats: int = 5
                 _, outputs = _step(trained, inputs, through=through)
                 seconds.append(statistics.median(_step(trained, inputs, through=through)[0] for _ in range(repeats)))
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-                raise UsageError(
-                    f"layer {index} ({type(layer).__name__}) does not take what reaches it, "
-                    f"shape {tuple(inputs.shape)}, dtype {inputs.dtype}: {error}",
-                    hint="Give as `sample` one batch of what the network trains on, on the same device.",
-                ) from error
+                hint = "Give as `sample` one batch of what the network trains on, on the same device."
+                raise _does_not_take(index, layer, inputs, error, hint) from error
             if not isinstance(outputs, Tensor):
-                raise UsageError(
-                    f"layer {index} ({type(layer).__name__}) returns a {type(outputs).__name__}, not a tensor",
-                    hint='Wrap it in a module that returns the tensor, or split with balance="parameters".',
-                )
+                hint = 'Wrap it in a module that returns the tensor, or split with balance="parameters".'
+                raise _no_tensor(index, layer, outputs, hint)
             inputs, weights_before = outputs.detach(), weights_before or learns(layer)
     return tuple(seconds)
 
@@ -114,3 +168,17 @@ def _refuse_lazy(index: int, layer: nn.Module) -> None:
             f"layer {index} ({type(layer).__name__}) is lazy: its shapes are not known yet",
             hint="Run one batch through the network first.",
         )
+
+
+def _does_not_take(index: int, layer: nn.Module, inputs: Tensor, error: Exception, hint: str) -> UsageError:
+    return UsageError(
+        f"layer {index} ({type(layer).__name__}) does not take what reaches it, "
+        f"shape {tuple(inputs.shape)}, dtype {inputs.dtype}: {error}",
+        hint=hint,
+    )
+
+
+def _no_tensor(index: int, layer: nn.Module, outputs: object, hint: str) -> UsageError:
+    return UsageError(
+        f"layer {index} ({type(layer).__name__}) returns a {type(outputs).__name__}, not a tensor", hint=hint
+    )

@@ -26,10 +26,10 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from layerline.blocks.balance import partition
-from layerline.blocks.cost import layer_seconds, learns, parameter_counts
+from layerline.blocks.cost import layer_costs, layer_seconds, learns, parameter_counts
 from layerline.errors import UsageError, did_you_mean
 
-Balance = Literal["parameters", "time"]
+Balance = Literal["parameters", "macs", "time"]
 
 
 def split_at(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
@@ -58,7 +58,7 @@ def split_at(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
     bounds = [0, *cuts, length]
     _require_parameters(sequential, bounds)
     _require_own_parameters(sequential, bounds)
-    return _blocks(sequential, bounds)
+    return _blocks(sequential, cuts)
 
 
 def split_each(sequential: nn.Sequential) -> list[nn.Module]:
@@ -66,8 +66,7 @@ def split_each(sequential: nn.Sequential) -> list[nn.Module]:
 
     Raises `UsageError` if the network has no trainable parameter.
     """
-    _require_sequential(sequential)
-    return _blocks(sequential, [*_units(sequential), len(sequential)])
+    return _blocks(sequential, unit_starts(sequential)[1:])
 
 
 def split_into(
@@ -75,40 +74,56 @@ def split_into(
 ) -> list[nn.Module]:
     """Cut into `count` blocks, the heaviest as light as possible, and among those cuts the most even.
 
-    `balance="parameters"` weighs a block by its trainable parameters; `balance="time"` by the seconds its layers
-    take for forward and weight gradient, measured here on `sample`: one batch (batch, ...) on the network's device.
-    Times differ from run to run, and the cuts may: for cuts to keep, note them and use `split_at`.
+    The weight of a block: `balance="parameters"`, its trainable parameters; "macs", the multiply-accumulates of its
+    forward pass; "time", the seconds its layers take for forward and weight gradient, measured here. The last two need
+    `sample`: one batch (batch, ...) on the network's device. Times differ from run to run, and the cuts may: for cuts
+    to keep, note them and use `split_at`.
 
-    Raises `UsageError` for more blocks than the network has units, an unknown balance, and time without a sample.
+    Raises `UsageError` for more blocks than the network has units, an unknown balance, and a sample that is missing.
     """
-    _require_sequential(sequential)
+    return _blocks(sequential, cuts_into(sequential, unit_starts(sequential), count, balance, sample))
+
+
+def cuts_into(
+    sequential: nn.Sequential, starts: Sequence[int], count: int, balance: Balance, sample: Tensor | None
+) -> list[int]:
+    """Where to cut into `count` blocks, if cuts are only allowed before the layers `starts` (the first is 0); as
+    `split_into`."""
     if balance not in get_args(Balance):
         raise UsageError(f"cannot balance blocks by '{balance}'{did_you_mean(str(balance), get_args(Balance))}")
     if count < 1:
         raise UsageError(f"cannot cut a network into {count} blocks", hint="Ask for at least one.")
-    starts = _units(sequential)
     if count > len(starts):
         raise UsageError(
             f"cannot cut the network into {count} blocks: each needs a layer with parameters of its own, "
             f"and there {'is' if len(starts) == 1 else 'are'} {len(starts)}",
             hint=f"Ask for at most {len(starts)} {'block' if len(starts) == 1 else 'blocks'}.",
         )
+    costs = _weights(sequential, balance, sample)
+    unit_costs = [sum(costs[start:stop]) for start, stop in pairwise([*starts, len(sequential)])]
+    return [starts[unit] for unit in partition(unit_costs, count)]
+
+
+def _weights(sequential: nn.Sequential, balance: Balance, sample: Tensor | None) -> tuple[float, ...]:
+    """What each layer weighs."""
     if balance == "parameters":
-        costs: tuple[float, ...] = parameter_counts(sequential)
-    elif sample is None:
+        return parameter_counts(sequential)
+    if sample is None:
         raise UsageError(
-            "balancing blocks by time needs a sample to measure on",
+            f"balancing blocks by {balance} needs a sample to measure on",
             hint='Give one batch as `sample`, or use balance="parameters".',
         )
-    else:
-        costs = layer_seconds(sequential, sample)
-    bounds = [*starts, len(sequential)]
-    unit_costs = [sum(costs[start:stop]) for start, stop in pairwise(bounds)]
-    return _blocks(sequential, [0, *(bounds[unit] for unit in partition(unit_costs, count)), len(sequential)])
+    if balance == "macs":
+        return tuple(cost.macs for cost in layer_costs(sequential, tuple(sample.shape[1:]), sample.dtype))
+    return layer_seconds(sequential, sample)
 
 
-def _units(sequential: nn.Sequential) -> list[int]:
-    """The index of the first layer of every unit."""
+def unit_starts(sequential: nn.Sequential) -> list[int]:
+    """The index of the first layer of every unit; the first is 0.
+
+    Raises `UsageError` if the network has no trainable parameter, or is no plain row of layers.
+    """
+    _require_sequential(sequential)
     learning = [index for index, layer in enumerate(sequential) if learns(layer)]
     if not learning:
         raise UsageError(
@@ -136,10 +151,10 @@ def _shared(sequential: nn.Sequential) -> list[tuple[int, int]]:
     return [(layers[0], layers[-1]) for layers in holders.values() if len(layers) > 1]
 
 
-def _blocks(sequential: nn.Sequential, bounds: Sequence[int]) -> list[nn.Module]:
+def _blocks(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
     layers = list(sequential)
     blocks: list[nn.Module] = []
-    for start, stop in pairwise(bounds):
+    for start, stop in pairwise([0, *cuts, len(layers)]):
         if stop - start == 1:
             blocks.append(layers[start])
         else:

@@ -1,7 +1,7 @@
 """Data sets by name: `load_dataset("mnist")`.
 
 A name is one of the published sets, the bundled digits, a path (`.npz`, a folder of IDX files or of images), or
-`hf:owner/name` on the Hugging Face hub.
+`hf:owner/name` on the Hugging Face hub. Texts for language models are read by `layerline.data.text`.
 
 Published sets are looked for in `<data folder>/<name>/`; the data folder is the argument, else the environment variable
 LAYERLINE_DATA, else the cache. A set that the given folder doesn't have is taken from the cache, and downloaded to it
@@ -74,6 +74,10 @@ _PUBLISHED: dict[str, _Published] = {
 }
 
 
+TEXT_NAMES = ("tinyshakespeare",)
+"""Published texts: one file, input.txt, each."""
+
+
 def dataset_names() -> tuple[str, ...]:
     """The names `load_dataset` knows, besides paths and `hf:` names."""
     return tuple(sorted([*_PUBLISHED, "digits"]))
@@ -108,6 +112,11 @@ def load_dataset(
                 hint="set HF_HUB_OFFLINE=1 in the environment to have it from that library's cache only",
             )
         return from_hugging_face(name)
+    if name in TEXT_NAMES or name.endswith(".txt"):
+        raise UsageError(
+            f"{name} is a text, which language models learn from; this network wants labelled examples",
+            hint=f"give a text to a transformer, or choose another data set: {', '.join(dataset_names())}",
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         return _load_folder(path)
@@ -131,6 +140,22 @@ def cache_folder() -> Path:
 
 def _load_published(name: str, data_dir: str | Path | None, download: bool, progress: Progress | None) -> Dataset:
     published = _PUBLISHED[name]
+    folder = find_published(
+        name, published.files, published.missing, data_dir=data_dir, download=download, progress=progress
+    )
+    return _read(name, published, folder)
+
+
+def find_published(
+    name: str,
+    files: tuple[str, ...],
+    missing: Callable[[Path], tuple[str, ...]],
+    *,
+    data_dir: str | Path | None,
+    download: bool,
+    progress: Progress | None,
+) -> Path:
+    """The folder that has a published set, downloaded if need be. `missing(folder)`: which of `files` it lacks."""
     given = data_dir or os.environ.get("LAYERLINE_DATA")
     folders = [cache_folder() / name]
     if given:
@@ -139,15 +164,15 @@ def _load_published(name: str, data_dir: str | Path | None, download: bool, prog
             origin = "--data-dir" if data_dir else "LAYERLINE_DATA"
             raise DataError(f"the data folder {root} ({origin}) does not exist", hint="create it, or give another one")
         folders.insert(0, root / name)
-        missing = published.missing(folders[0])
-        if missing and missing != published.files:
+        gone = missing(folders[0])
+        if gone and gone != files:
             raise DataError(
-                f"{folders[0]}: {', '.join(missing)} missing",
+                f"{folders[0]}: {', '.join(gone)} missing",
                 hint=f"put the missing files there, or remove the folder to have {name} downloaded",
             )
     for folder in folders:
-        if not published.missing(folder):
-            return _read(name, published, folder)
+        if not missing(folder):
+            return folder
     if not download:
         places = " or ".join(str(folder) for folder in folders)
         raise DataError(
@@ -156,7 +181,7 @@ def _load_published(name: str, data_dir: str | Path | None, download: bool, prog
         )
     for file in REMOTE_FILES[name]:
         fetch(file, folders[-1], progress=progress)
-    return _read(name, published, folders[-1])
+    return folders[-1]
 
 
 def _read(name: str, published: _Published, folder: Path) -> Dataset:

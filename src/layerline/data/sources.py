@@ -84,5 +84,13 @@ REMOTE_FILES: Mapping[str, tuple[RemoteFile, ...]] = {
     ),
     "cifar-10": _cifar_files("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
     "cifar-100": _cifar_files("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+    "tinyshakespeare": (
+        RemoteFile(
+            name="input.txt",
+            urls=("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
+            limit=2 * _MIB,
+            sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+    ),
 }
 """The files of every published set."""

@@ -1,0 +1,66 @@
+"""Heads for a whole network: one on every block but the last, and what they cost beside their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from layerline.blocks.cost import layer_costs
+from layerline.blocks.heads.ahead import AugLocalHead, ManHead
+from layerline.blocks.heads.base import BaseHead
+from layerline.blocks.heads.image import CnnHead, ConvHead, MlpHead, MlpSrHead, PooledHead
+from layerline.blocks.heads.text import SharedUnembeddingHead, UnembeddingHead
+from layerline.errors import UsageError
+
+Head = Annotated[
+    MlpSrHead
+    | MlpHead
+    | CnnHead
+    | ConvHead
+    | PooledHead
+    | UnembeddingHead
+    | SharedUnembeddingHead
+    | AugLocalHead
+    | ManHead,
+    Field(discriminator="kind"),
+]
+
+
+def build_heads(
+    head: BaseHead,
+    blocks: Sequence[nn.Module],
+    input_shape: tuple[int, ...],
+    classes: int,
+    dtype: torch.dtype = torch.float32,
+) -> list[nn.Module]:
+    """A fresh head for every block but the last, whose scores are the network's own.
+
+    `input_shape` and `dtype` are those of one example (tokens: int64). Raises `UsageError`, naming the block, where the
+    head does not fit.
+    """
+    built = []
+    for index, cost in enumerate(layer_costs(blocks, input_shape, dtype)[:-1]):
+        try:
+            built.append(head.build(cost.output_shape, classes, blocks[index + 1 :]))
+        except UsageError as error:
+            raise UsageError(f"block {index + 1} of {len(blocks)}: {error.what}", hint=error.hint) from error
+    return built
+
+
+def head_shares(
+    heads: Sequence[nn.Module],
+    blocks: Sequence[nn.Module],
+    input_shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+) -> tuple[float, ...]:
+    """Multiply-accumulates of every head over those of its block; infinite on a block without any (an embedding)."""
+    costs = layer_costs(blocks, input_shape, dtype)
+    shares = []
+    for head, block in zip(heads, costs, strict=False):
+        (cost,) = layer_costs([head], block.output_shape)
+        shares.append(cost.macs / block.macs if block.macs else float("inf"))
+    return tuple(shares)
