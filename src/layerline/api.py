@@ -23,13 +23,15 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.results import readouts_of, values_of
 from layerline.run import Run
+from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints
-from layerline.runtime.execute import Execution, make_trainer
-from layerline.runtime.model import Model, build_model
-from layerline.runtime.saved import load_model, save_model
+from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
+from layerline.runtime.model import build_model
+from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
-from layerline.runtime.trainer import Trainer
+from layerline.stream_run import StreamRun
 from layerline.team import Team, create_folder
 
 
@@ -37,7 +39,7 @@ from layerline.team import Team, create_folder
 class Result:
     """A finished training."""
 
-    model: Model
+    model: AnyModel
     values: dict[str, Any]
     """What `result.json` holds."""
     rows: list[Row]
@@ -55,7 +57,7 @@ def _silent(event: Event) -> None:
 
 
 def train(
-    run: Run,
+    run: AnyRun,
     *,
     data: Dataset | None = None,
     network: nn.Sequential | Sequence[nn.Module] | None = None,
@@ -113,7 +115,7 @@ def resume(
     return Result(*team.carry_out(job, folder, listener, stop or Stop(), tensorboard, data_dir))
 
 
-def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> Model:
+def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> AnyModel:
     """The trained model of a run folder: a module with `predict` and `scores` on raw examples [B, *shape]."""
     return load_model(path, _blocks(network))
 
@@ -148,17 +150,17 @@ def evaluate(
 class _Job:
     """A run with everything it needs; what can be wrong with it has been found before a folder is made."""
 
-    trainer: Trainer
+    trainer: AnyTrainer
     data: Dataset
 
     @property
-    def run(self) -> Run:
+    def run(self) -> AnyRun:
         """What is trained."""
         return self.trainer.run
 
     def carry_out(
         self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool
-    ) -> tuple[Model, dict[str, Any], list[Row]]:
+    ) -> tuple[AnyModel, dict[str, Any], list[Row]]:
         """Train from the folder's last checkpoint, if there is one, to the end; leave everything in the folder."""
         trainer, data = self.trainer, self.data
         run, model = trainer.run, trainer.model
@@ -180,7 +182,7 @@ class _Job:
 
 
 def _prepare(
-    run: Run,
+    run: AnyRun,
     data: Dataset | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
@@ -189,6 +191,9 @@ def _prepare(
     if run.validation:
         data = data.hold_out()
     device = _device(run)
+    if isinstance(run, StreamRun):
+        return _prepare_stream(run, data, network is not None, device)
+    assert isinstance(run, Run)
     if network is not None and not isinstance(run.network, Own):
         raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
     with compute_threads(run):
@@ -197,15 +202,24 @@ def _prepare(
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
 
 
-def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
-    """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
+def _prepare_stream(run: StreamRun, data: Dataset, own_network: bool, device: torch.device) -> _Job:
     if own_network:
+        raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
+    if run.is_planned:
+        raise UsageError("a stream is trained by one node so far", hint="leave out --nodes")
+    with compute_threads(run):
+        return _Job(make_trainer(build_stream_model(run, data).to(device), data), data)
+
+
+def _resolve(run: AnyRun, data: Dataset | None, own_network: bool) -> AnyRun:
+    """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
+    if own_network and isinstance(run, Run):
         run = run.with_own_network()
     name = data.name if data else run.dataset
     is_path = name not in dataset_names() and Path(name).exists()
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
-        chapters=run.chapter_count,
+        **run.settled,
         threads=run.threads or max(1, usable_cores() // run.nodes),
         device=_device(run).type,
     )
@@ -216,7 +230,7 @@ def _is_own(data: Dataset | None) -> bool:
     return data is not None and data.name not in dataset_names() and not Path(data.name).exists()
 
 
-def _device(run: Run) -> torch.device:
+def _device(run: AnyRun) -> torch.device:
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here", hint="leave out --device, or: --device cpu")
     return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -74,6 +74,21 @@ class BaseRun(Settings):
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Time between checkpoints; 0: after every minibatch."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `result.json` says of this family's runs besides what all have."""
+        return {}
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Fields that were left open, decided: they are recorded before anything starts."""
+        return {}
+
+    @property
+    def is_planned(self) -> bool:
+        """True where a plan over logical nodes carries it out."""
+        return self.nodes > 1
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some top-level fields changed, validated."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)

@@ -83,7 +83,9 @@ class LayerlineClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.run_ = self._run(seed=int(check_random_state(self.random_state).randint(2**31 - 1)))
         names = [str(label) for label in self.classes_]
         data = from_arrays(X, numbers, name="X, y", classes=names)
-        self.model_: Model = train(self.run_, data=data).model.cpu().eval()
+        model = train(self.run_, data=data).model.cpu().eval()
+        assert isinstance(model, Model)
+        self.model_: Model = model
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

@@ -36,7 +36,7 @@ from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
 from layerline.runtime.post import Post, links
-from layerline.runtime.saved import save_model
+from layerline.runtime.saved import AnyModel, save_model
 from layerline.runtime.standing import Standings, looking
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
@@ -54,7 +54,7 @@ LONGEST_SECONDS = 7 * 24 * 3600.0
 
 _PIECE = 500  # notes in one value of the store
 
-Outcome = tuple[Model, dict[str, Any], list[Row]]
+Outcome = tuple[AnyModel, dict[str, Any], list[Row]]
 
 
 @dataclass(frozen=True)

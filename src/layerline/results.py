@@ -13,24 +13,23 @@ import layerline
 from layerline.data.dataset import Dataset
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.checkpoint import Progress
-from layerline.runtime.execute import accuracy
-from layerline.runtime.model import Model
 from layerline.runtime.saved import weights_sha256
+from layerline.runtime.training import Predictor
 
 
 def _go_on() -> None:
     pass
 
 
-def readouts_of(model: Model, data: Dataset, heed: Callable[[], None] = _go_on) -> dict[str, float]:
+def readouts_of(model: Predictor, data: Dataset, heed: Callable[[], None] = _go_on) -> dict[str, float]:
     """Accuracy on the held-out examples of every readout that the model has, the chosen one first."""
     test = data.test
     assert test is not None
-    return {r.kind: accuracy(model, test, r, heed) for r in model.available_readouts()}  # type: ignore[attr-defined]
+    return {r.kind: model.accuracy(test, r, heed) for r in model.available_readouts()}
 
 
 def values_of(
-    model: Model,
+    model: Predictor,
     data: Dataset,
     progress: Progress,
     folder: RunFolder | None,
@@ -46,12 +45,11 @@ def values_of(
         "dataset": data.name,
         "test_accuracy": None if run.validation else chosen,
         "validation_accuracy": chosen if run.validation else None,
-        "readout": run.readout.kind,
+        "readout": model.readout_names[0],
         "readouts": readouts,
         "train_seconds": round(progress.train_seconds, 3),
         "epochs": run.epochs,
-        "chapters": run.chapter_count,
-        "schedule": run.schedule.kind,
+        **run.facts,
         "nodes": run.nodes,
         "threads": run.threads,
         "device": run.device,

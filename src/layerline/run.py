@@ -9,7 +9,7 @@ stands, then the default here; precedence is flag > file > preset. The defaults 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,14 @@ class Run(BaseRun):
         return self.chapters or self.epochs
 
     @property
+    def facts(self) -> dict[str, Any]:
+        return {"chapters": self.chapter_count, "schedule": self.schedule.kind}
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        return {"chapters": self.chapter_count}
+
+    @property
     def epochs_per_chapter(self) -> int:
         """C = E / S."""
         return self.epochs // self.chapter_count
@@ -90,7 +98,6 @@ class Run(BaseRun):
 
     @property
     def is_planned(self) -> bool:
-        """True where a schedule over logical nodes carries it out."""
         return self.nodes > 1 or not isinstance(self.schedule, Sequential)
 
     @property

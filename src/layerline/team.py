@@ -10,7 +10,7 @@ from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener
 from layerline.planned import Outcome, PlanJob, join_seconds
 from layerline.reporting.run_folder import RunFolder
-from layerline.run import Run
+from layerline.runs import AnyRun
 from layerline.runtime.launch import launch
 from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.pipeline import Measured
@@ -23,7 +23,7 @@ class Job(Protocol):
     """A run with everything it needs."""
 
     @property
-    def run(self) -> Run:
+    def run(self) -> AnyRun:
         """What is trained."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
@@ -89,7 +89,7 @@ class Team:
         return load_model(folder.path, job.blocks), values, rows
 
 
-def create_folder(run: Run, out_dir: Path) -> RunFolder:
+def create_folder(run: AnyRun, out_dir: Path) -> RunFolder:
     """The folder of a new run. Processes that torchrun started share one, or have one of the same name each.
 
     UsageError where it is used already, by another run if torchrun has started this one again.
@@ -106,7 +106,7 @@ def create_folder(run: Run, out_dir: Path) -> RunFolder:
     return folder
 
 
-def _joined(run: Run, out_dir: Path) -> RunFolder:
+def _joined(run: AnyRun, out_dir: Path) -> RunFolder:
     if not (out_dir / "config.toml").is_file():
         return RunFolder.create(run, out_dir)
     folder = RunFolder.open(out_dir)

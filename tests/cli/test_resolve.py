@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from layerline.cli.resolve import resolve
+from layerline.cli import resolve as resolving
 from layerline.errors import UsageError
 from layerline.negatives.labels import Adaptive
 from layerline.objectives.forward_forward import ForwardForward
@@ -18,6 +19,13 @@ from layerline.readouts.readouts import AllHeads, Goodness, Softmax
 from layerline.run import Run
 
 
+def resolve(*words: Any, **flags: Any) -> Run:
+    """As `resolve`, for presets that are trained in chapters or side by side."""
+    run = resolving.resolve(*words, **flags)
+    assert isinstance(run, Run)
+    return run
+
+
 def _toml(folder: Path, text: str, name: str = "run.toml") -> str:
     path = folder / name
     path.write_text(text, encoding="utf-8")
@@ -26,7 +34,7 @@ def _toml(folder: Path, text: str, name: str = "run.toml") -> str:
 
 @pytest.mark.parametrize("name", [p.name for p in PRESETS])
 def test_a_preset_alone_is_its_run(name: str) -> None:
-    assert resolve(name) == preset(name).run
+    assert resolving.resolve(name) == preset(name).run
 
 
 def test_a_run_saved_as_toml_comes_back_whole(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from layerline.data.dataset import Dataset
 from layerline.errors import DataError
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Softmax
-from layerline.runtime.execute import accuracy
 from layerline.runtime.model import Model, build_model
 from small_runs import LOCAL, small_data, small_run
 
@@ -166,6 +165,6 @@ def test_accuracy() -> None:
     data: Dataset = small_data(count=16, noise=0.0)
     model = build_model(small_run(), data)
     right = (model.predict(data.train.inputs) == data.train.labels).double().mean().item()
-    assert accuracy(model, data.train) == right
+    assert model.accuracy(data.train) == right
     assert isinstance(model.run.readout, Goodness)
     assert not isinstance(model.run.readout, Softmax)

@@ -25,7 +25,7 @@ from layerline.runtime.execute import Execution, make_trainer
 from layerline.runtime.model import build_model
 from layerline.runtime.saved import load_model, save_model, weights_sha256
 from layerline.runtime.stop import Stop
-from layerline.runtime.trainer import Cursor
+from layerline.runtime.training import Cursor
 from small_runs import LOCAL, fresh_model, small_data, small_run, train_through
 
 CPU = torch.device("cpu")
@@ -206,7 +206,7 @@ from pathlib import Path
 import torch
 from layerline.errors import LayerlineError
 from layerline.runtime.checkpoint import Checkpoints, Progress
-from layerline.runtime.trainer import Cursor
+from layerline.runtime.training import Cursor
 
 checkpoints = Checkpoints(Path(sys.argv[1]), "r", "d")
 for limit in sys.argv[2:]:

@@ -9,6 +9,7 @@ import pytest
 from layerline.blocks.network import Own
 from layerline.errors import UsageError
 from layerline.presets.presets import preset
+from layerline.run import Run
 from layerline.runtime.model import build_model
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
 from layerline.schedules.costs import Machine, estimate
@@ -41,7 +42,7 @@ def test_bytes_are_the_models(settings: dict[str, Any]) -> None:
 
 
 def test_a_run_is_planned_as_it_says() -> None:
-    run = preset("pff-mnist").run.from_dict(
+    run = Run.from_dict(
         preset("pff-mnist").run.to_dict()
         | {"schedule": {"kind": "single-layer"}, "nodes": 5, "negatives": {"kind": "adaptive"}}
         | {"readout": {"kind": "softmax"}}

@@ -17,9 +17,10 @@ from layerline.data.dataset import Dataset
 from layerline.errors import LayerlineError
 from layerline.events import EpochDone
 from layerline.run import Run
-from layerline.runtime.execute import accuracy, make_trainer
+from layerline.runtime.execute import make_trainer
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.seeding import generator
+from layerline.runtime.trainer import Trainer
 from small_runs import LOCAL, UNSUPERVISED, small_data, small_run, train_through
 
 DATA = small_data(count=41, classes=4)
@@ -194,6 +195,7 @@ def check_by_hand(order: str, readout: str, negatives: dict[str, str]) -> None:
     model = build_model(run, DATA)
     other = ByHand(model, run, DATA)
     trainer = make_trainer(model, DATA)
+    assert isinstance(trainer, Trainer)
     events = list(trainer.train())
     assert len(events) == trainer.steps == trainer.steps_done
     getattr(other, order)()
@@ -269,7 +271,7 @@ def test_it_learns(settings: dict[str, Any], order: str) -> None:
     }
     outcome = train_through(small_run(**base | settings), data, [])
     assert data.test is not None
-    assert accuracy(outcome.model, data.test) > 0.7
+    assert outcome.model.accuracy(data.test) > 0.7
     for block in ("1", "3"):
         losses = [row.loss for row in outcome.rows if row.block == block]
         assert len(losses) == 10
@@ -316,7 +318,7 @@ def test_blocks_of_ones_own(settings: dict[str, Any], order: str) -> None:
     outcome = train_through(run, data, [], blocks=convolutions)
     assert not outcome.model.encoder.flat
     assert data.test is not None
-    assert accuracy(outcome.model, data.test) > 0.6
+    assert outcome.model.accuracy(data.test) > 0.6
     norm: Any = outcome.model.network.blocks[0][1]  # type: ignore[index]
     assert norm.num_batches_tracked == 6 * 8, "one per minibatch learned from"
     assert norm.training

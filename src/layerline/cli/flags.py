@@ -82,7 +82,7 @@ def _add(group: argparse._ArgumentGroup, path: str, settings: list[Setting], roo
     if _plain(setting.field.annotation) is bool:
         group.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
     else:
-        group.add_argument(*names, type=_reader(setting, names[0]), metavar=_metavar(setting), **common)
+        group.add_argument(*names, type=_reader(settings, names[0]), metavar=_metavar(settings), **common)
 
 
 def _help(settings: list[Setting]) -> str:
@@ -105,47 +105,73 @@ def _optional(annotation: Any) -> bool:
     return type(None) in get_args(annotation)
 
 
-def _choices(setting: Setting) -> tuple[str, ...]:
-    """The words a flag takes, if they are a fixed few."""
-    if setting.kinds:
-        return tuple(kind for kind in setting.kinds if kind != "own")  # modules come from Python, not from a flag
-    annotation = _plain(setting.field.annotation)
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+def _choices(settings: list[Setting]) -> dict[str, Any]:
+    """The words a flag takes and what they stand for, if they are a fixed few; all kinds' together."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        annotation = _plain(setting.field.annotation)
+        if setting.kinds:
+            found |= {
+                kind: kind for kind in setting.kinds if kind != "own"
+            }  # modules come from Python, not from a flag
+        elif get_origin(annotation) is Literal:
+            found |= {str(value): value for value in get_args(annotation)}
+        else:
+            return {}
+    return found
 
 
-def _metavar(setting: Setting) -> str:
-    choices = _choices(setting)
+def _metavar(settings: list[Setting]) -> str:
+    choices, setting = _choices(settings), settings[0]
     annotation = _plain(setting.field.annotation)
     if choices:
         shown = f"{{{','.join(choices)}}}"
     elif get_origin(annotation) is tuple:
         shown = "N,N,…"
+    elif get_origin(annotation) in (Union, types.UnionType):
+        shown = "|".join(str(word) for part in get_args(annotation) for word in get_args(part) or ["N"])
     else:
         shown = {int: "N", float: "X"}.get(annotation, setting.name.upper())
     return f"{shown}|none" if _optional(setting.field.annotation) else shown
 
 
-def _reader(setting: Setting, flag: str) -> Callable[[str], Any]:
-    """From the word on the command line to the setting's value. UsageError, naming the flag, if it is no such value."""
-    choices = _choices(setting)
-    field = setting.field
-    is_list = get_origin(_plain(field.annotation)) is tuple
+def _reader(settings: list[Setting], flag: str) -> Callable[[str], Any]:
+    """From the word on the command line to the setting's value. UsageError, naming the flag, if it is no such value.
+
+    Where several kinds of a component have the setting, the value has to be one of any of them.
+    """
+    choices = _choices(settings)
+    nullable = any(_optional(setting.field.annotation) for setting in settings)
 
     def read(word: str) -> Any:
-        if word == "none" and "none" not in choices and _optional(field.annotation):
+        if word == "none" and "none" not in choices and nullable:
             return None
         if choices:
-            return _one_of(word, choices, flag)
-        value = [part.strip() for part in word.split(",")] if is_list else word
-        bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        checked: TypeAdapter[Any] = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
-        try:
-            result = checked.validate_python(value)
-        except ValidationError as error:
-            raise UsageError(f"{flag} {_complaint(error)}, got {word}") from None
-        return list(result) if is_list else result
+            return choices[_one_of(word, choices, flag)]
+        complaints = []
+        for setting in settings:
+            try:
+                return _value(setting, word)
+            except ValidationError as error:
+                complaints.append(_complaint(error))
+        raise UsageError(f"{flag} {complaints[0]}, got {word}")
 
     return read
+
+
+def _value(setting: Setting, word: str) -> Any:
+    """A word as the setting's own kind reads it. ValidationError where it does not."""
+    field, annotation = setting.field, _plain(setting.field.annotation)
+    if get_origin(annotation) is Literal:
+        return {str(value): value for value in get_args(annotation)}.get(word) or TypeAdapter(
+            annotation
+        ).validate_python(word)
+    is_list = get_origin(annotation) is tuple
+    value = [part.strip() for part in word.split(",")] if is_list else word
+    bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    checked: TypeAdapter[Any] = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
+    result = checked.validate_python(value)
+    return list(result) if is_list else result
 
 
 def _one_of(word: str, choices: Iterable[str], flag: str) -> str:

@@ -53,7 +53,8 @@ class Layer:
             known = [k for k in kinds if k is not None]
             raise UsageError(f"{self._named(path)}: there is no '{kind}'{did_you_mean(str(kind), known)}")
         model = kinds[kind]
-        result = dict(below) if kind == below.get("kind") else model().model_dump(mode="json", exclude_none=True)
+        same = kind is None or kind == below.get("kind")  # a mere group has no kinds to choose from
+        result = dict(below) if same else model().model_dump(mode="json", exclude_none=True)
         for name, value in above.items():
             if name not in model.model_fields:
                 raise self._stranger(path, name, value, kinds, kind)

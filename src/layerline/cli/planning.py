@@ -20,6 +20,8 @@ from layerline.schedules.costs import Sizes
 def run_and_sizes(arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...], Sizes]:
     """What is planned: the Run, the shape of an example, and the numbers of network and data."""
     run = resolve(arguments.start, arguments.config, settings_of(arguments), note)
+    if not isinstance(run, Run):
+        raise UsageError(f"{run.preset} trains in a stream, which cannot be planned yet")
     if run.order != "chapters":
         raise UsageError(
             f"{run.preset} trains all blocks on every minibatch, so there are no chapters to plan",

@@ -14,11 +14,14 @@ from typing import Any
 
 from layerline.base_run import read_toml
 from layerline.cli.components import Table
+from layerline.cli.families import kind_of_start
 from layerline.cli.flags import flag_names, nested
 from layerline.cli.layers import Layer
 from layerline.errors import UsageError, did_you_mean
 from layerline.presets.presets import PRESETS, preset
 from layerline.run import Run
+from layerline.runs import AnyRun, Family, family
+from layerline.stream_run import StreamRun
 
 _CUSTOM = "custom"  # the name of a run that started from no preset
 
@@ -34,49 +37,51 @@ def resolve(
     config: str | Path | None = None,
     flags: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda note: None,
-) -> Run:
-    """The Run of a preset or TOML file, a TOML file over it, and flags (by path) over both.
+) -> AnyRun:
+    """The run of a preset or TOML file, a TOML file over it, and flags (by path) over both.
 
     `say` is told what was decided without being asked for. UsageError for names that do not exist, settings that belong
     to a component that is not chosen, and what no Run can be.
     """
-    name, layers = _start(start)
+    name, root, layers = _start(start)
     if config is not None:
-        layers.append(_config(Path(config), name))
+        layers.append(_config(Path(config), name, root))
     if flags:
-        layers.append(Layer(nested(flags), "", is_flags=True))
-    below = Run().to_dict() if name == _CUSTOM else preset(name).run.to_dict()
+        layers.append(Layer(nested(flags, root), "", is_flags=True, root=root))
+    below = root().to_dict() if name == _CUSTOM else preset(name).run.to_dict()
     settings = below
     for layer in layers:
         settings = layer.over(settings)
-    if not any(layer.names("readout") for layer in layers):
+    if root is Run and not any(layer.names("readout") for layer in layers):
         settings = _with_natural_readout(settings, below, say)
     settings["preset"] = name
     files = [layer.source for layer in layers if layer.source]
-    run = Run.from_dict(settings, files[-1] if files else f"preset {name}")
+    run = root.from_dict(settings, files[-1] if files else f"preset {name}")
     _refuse_unused(run, flags or {})
     return run
 
 
-def _start(start: str) -> tuple[str, list[Layer]]:
-    """The preset's name and the file over it, for a preset's name or a TOML file."""
+def _start(start: str) -> tuple[str, Family, list[Layer]]:
+    """The preset's name, the family of its runs and the file over it, for a preset's name or a TOML file."""
     path = Path(start)
     if start not in (p.name for p in PRESETS) and (path.suffix == ".toml" or path.is_file()):
         settings = read_toml(path)
+        root = family({"kind": kind_of_start(start, settings)}, start)
         name = settings.pop("preset", _CUSTOM)
-        return _known(name, path), [Layer(settings, start)]
+        return _known(name, path), root, [Layer(settings, start, root=root)]
     if path.is_dir() and (path / "config.toml").is_file():
         raise UsageError(f"{start} is the folder of a run", hint=f"train it anew: layerline train {path}/config.toml")
-    return preset(start).name, []
+    name = preset(start).name
+    return name, family({"kind": kind_of_start(name, {})}, name), []
 
 
-def _config(path: Path, name: str) -> Layer:
+def _config(path: Path, name: str, root: Family) -> Layer:
     """The layer of --config, which lies over any preset."""
     settings = read_toml(path)
     own = _known(settings.pop("preset", name), path)
     if own not in (name, _CUSTOM):
         raise UsageError(f"{path} lies over the preset {own}, not {name}", hint=f"train it: layerline train {path}")
-    return Layer(settings, str(path))
+    return Layer(settings, str(path), root=root)
 
 
 def _known(name: Any, path: Path) -> str:
@@ -96,12 +101,13 @@ def _with_natural_readout(settings: Table, below: Table, say: Callable[[str], No
     return settings | {"readout": {"kind": readable[0]}}
 
 
-def _refuse_unused(run: Run, flags: Mapping[str, Any]) -> None:
+def _refuse_unused(run: AnyRun, flags: Mapping[str, Any]) -> None:
     """UsageError for a flag that would change nothing in this run."""
+    nothing = _unused(run) if isinstance(run, Run) else _unused_in_stream(run)
     for path in flags:
-        for unused, why in _unused(run).items():
+        for unused, why in nothing.items():
             if path == unused or path.startswith(unused + "."):
-                raise UsageError(f"{flag_names(path)[0]} would change nothing: {why}", hint="leave it out")
+                raise UsageError(f"{flag_names(path, type(run))[0]} would change nothing: {why}", hint="leave it out")
 
 
 def _unused(run: Run) -> dict[str, str]:
@@ -119,4 +125,14 @@ def _unused(run: Run) -> dict[str, str]:
     if not run.judged:
         why = f"{run.negatives.kind} negatives are not ranked" if run.objective.needs_negatives else "there are none"
         unused["schedule.ranking"] = unused["schedule.delay"] = why
+    return unused
+
+
+def _unused_in_stream(run: StreamRun) -> dict[str, str]:
+    """Parts of a StreamRun that it does not use, and why."""
+    unused = {}
+    if run.reach == "all":
+        unused["head"] = "with --reach all no block learns from a head"
+    if run.nodes == 1:
+        unused["speeds"] = unused["codec"] = "there is one node"
     return unused

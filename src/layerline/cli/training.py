@@ -21,7 +21,7 @@ from layerline.planned import join_seconds
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
-from layerline.run import Run
+from layerline.runs import AnyRun
 from layerline.runtime.members import Board, Membership, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 
@@ -47,7 +47,7 @@ def count(word: str) -> int:
     return int(word)
 
 
-def processes(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+def processes(run: AnyRun, arguments: argparse.Namespace) -> dict[str, Any]:
     """How many processes carry it out: as many as it has nodes, where nobody says otherwise."""
     count = arguments.processes if arguments.processes is not None else run.nodes if run.is_planned else 1
     if count < 1:
@@ -81,7 +81,7 @@ def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
         return load_data(dataset, arguments)
 
 
-def carry_out(training: Callable[[Listener, Stop], Result], run: Run, arguments: argparse.Namespace) -> None:
+def carry_out(training: Callable[[Listener, Stop], Result], run: AnyRun, arguments: argparse.Namespace) -> None:
     """Train under the display, stopping on signals, and print the result. Commands to run next name the data folder."""
     data_dir: str | None = arguments.data_dir
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layerline.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from layerline.run import Run
+    from layerline.runs import AnyRun
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Preset:
     settings: dict[str, Any]
 
     @property
-    def run(self) -> Run:
-        """The Run itself."""
-        from layerline.run import Run  # here: names and titles need no PyTorch
+    def run(self) -> AnyRun:
+        """The run itself."""
+        from layerline.runs import family  # here: names and titles need no PyTorch
 
-        return Run.from_dict(self.settings | {"preset": self.name}, f"preset {self.name}")
+        settings, source = self.settings | {"preset": self.name}, f"preset {self.name}"
+        return family(settings, source).from_dict(settings, source)
 
 
 _PAPER = {

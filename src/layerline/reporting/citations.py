@@ -6,22 +6,46 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from layerline.negatives.labels import Adaptive
+from layerline.objectives.descent import AdamW
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.losses import SymBa
 from layerline.objectives.optimizer import CoolDown, Cosine
 from layerline.run import Run
+from layerline.runs import AnyRun
+from layerline.stream_run import StreamRun
 
 _Entry = tuple[str, str, dict[str, str]]  # kind, key, fields
 
 
-def citations(run: Run) -> str:
+def citations(run: AnyRun) -> str:
     """BibTeX entries, the method first, then the optimizer, the data and Layerline itself."""
-    entries = [f"@{kind}{{{key},\n{_fields(fields)}\n}}" for kind, key, fields in _used(run)]
+    used = {key: (kind, key, fields) for kind, key, fields in _used(run)}
+    entries = [f"@{kind}{{{key},\n{_fields(fields)}\n}}" for kind, key, fields in used.values()]
     return "\n\n".join(entries) + "\n"
 
 
-def _used(run: Run) -> Iterator[_Entry]:
+def _used(run: AnyRun) -> Iterator[_Entry]:
+    yield from _of_stream(run) if isinstance(run, StreamRun) else _of_chapters(run)
+    if isinstance(run.rate, Cosine):
+        yield _COSINE
+    if run.dataset in _DATA:
+        yield _DATA[run.dataset]
+    yield "software", "layerline", {"title": "Layerline", "author": "{The Layerline contributors}"} | _version()
+
+
+def _of_stream(run: StreamRun) -> Iterator[_Entry]:
+    if run.reach == 1:
+        yield _DGL
+    elif run.reach != "all":
+        yield _INTERLOCKING
+    if run.network.kind in _NETWORKS:
+        yield _NETWORKS[run.network.kind]
+    if isinstance(run.optimizer, AdamW):
+        yield _ADAMW
+
+
+def _of_chapters(run: Run) -> Iterator[_Entry]:
     objective = run.objective
     if isinstance(objective, ForwardForward):
         yield _FORWARD_FORWARD
@@ -34,11 +58,6 @@ def _used(run: Run) -> Iterator[_Entry]:
     if local:
         yield _MONO_FORWARD
     yield _ADAM
-    if isinstance(run.rate, Cosine):
-        yield _COSINE
-    if run.dataset in _DATA:
-        yield _DATA[run.dataset]
-    yield "software", "layerline", {"title": "Layerline", "author": "{The Layerline contributors}"} | _version()
 
 
 def _fields(fields: dict[str, str]) -> str:
@@ -95,6 +114,61 @@ _ADAM = _preprint(
     "Kingma, Diederik P. and Ba, Jimmy",
     "Adam: A Method for Stochastic Optimization",
 )
+_ADAMW = _preprint(
+    "loshchilov2017decoupled",
+    "1711.05101",
+    "2017",
+    "Loshchilov, Ilya and Hutter, Frank",
+    "Decoupled Weight Decay Regularization",
+)
+_DGL = _preprint(
+    "belilovsky2019decoupled",
+    "1901.08164",
+    "2019",
+    "Belilovsky, Eugene and Eickenberg, Michael and Oyallon, Edouard",
+    "Decoupled Greedy Learning of {CNNs}",
+)
+_INTERLOCKING = _preprint(
+    "gomez2020interlocking",
+    "2010.04116",
+    "2020",
+    "Gomez, Aidan N. and Key, Oscar and Perlin, Kuba and Gou, Stephen and Frosst, Nick and Dean, Jeff and Gal, Yarin",
+    "Interlocking Backpropagation: Improving depthwise model-parallelism",
+)
+_NETWORKS: dict[str, _Entry] = {
+    "conv": _DGL,
+    "dni": _preprint(
+        "jaderberg2016decoupled",
+        "1608.05343",
+        "2016",
+        "Jaderberg, Max and Czarnecki, Wojciech Marian and Osindero, Simon and Vinyals, Oriol and Graves, Alex "
+        "and Silver, David and Kavukcuoglu, Koray",
+        "Decoupled Neural Interfaces using Synthetic Gradients",
+    ),
+    "vgg": _preprint(
+        "simonyan2014very",
+        "1409.1556",
+        "2014",
+        "Simonyan, Karen and Zisserman, Andrew",
+        "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    ),
+    "resnet": _preprint(
+        "he2015deep",
+        "1512.03385",
+        "2015",
+        "He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian",
+        "Deep Residual Learning for Image Recognition",
+    ),
+    "transformer": _preprint(
+        "vaswani2017attention",
+        "1706.03762",
+        "2017",
+        "Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and Gomez, Aidan N. "
+        "and Kaiser, Lukasz and Polosukhin, Illia",
+        "Attention Is All You Need",
+    ),
+}
+"""What the architectures are from, by kind."""
 _COSINE = _preprint(
     "loshchilov2016sgdr",
     "1608.03983",

@@ -8,14 +8,17 @@ from typing import Any
 from layerline.blocks.network import Own
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.run import Run
+from layerline.runs import AnyRun
+from layerline.stream_run import StreamRun
 
 
-def model_card(run: Run, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
+def model_card(run: AnyRun, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
     """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
     own = isinstance(run.network, Own)
+    what = _of_stream(run) if isinstance(run, StreamRun) else _what(run)
     parts = [
         f"# Classifier of {values['dataset']} (preset {values['preset']})",
-        _what(run, values, own),
+        f"{what}; {values['parameters']:,} parameters.",
         _data(values, about),
         _accuracy(values),
         _use(run_dir, own),
@@ -25,7 +28,7 @@ def model_card(run: Run, values: dict[str, Any], run_dir: Path, about: dict[str,
     return "\n\n".join(parts) + "\n"
 
 
-def _what(run: Run, values: dict[str, Any], own: bool) -> str:
+def _what(run: Run) -> str:
     forward = isinstance(run.objective, ForwardForward)
     rule = "Forward-Forward" if forward else "local cross-entropy, a softmax head on every block"
     order = "all blocks on every minibatch" if run.order == "simultaneous" else "block after block, in chapters"
@@ -35,8 +38,19 @@ def _what(run: Run, values: dict[str, Any], own: bool) -> str:
         network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
     return (
         f"A classifier trained layer by layer with Layerline: {rule}; {order}; no gradient crosses a block.\n"
-        f"The network: {network}; {values['parameters']:,} parameters."
+        f"The network: {network}"
     )
+
+
+def _of_stream(run: StreamRun) -> str:
+    if run.reach == "all":
+        rule = "by backprop through all blocks"
+    elif run.reach == 1:
+        rule = "every block by a loss at its own output (decoupled greedy learning)"
+    else:
+        ahead = f"{run.reach - 1} block{'s' * (run.reach > 2)} ahead"
+        rule = f"every block by a loss {ahead} (interlocking backprop)"
+    return f"A classifier trained in a stream with Layerline: {rule}.\nThe network: {run.network.kind}"
 
 
 def _data(values: dict[str, Any], about: dict[str, Any]) -> str:
@@ -76,7 +90,7 @@ def _use(run_dir: Path, own: bool) -> str:
     return text + f"\n\n```sh\nlayerline predict {path} IMAGE\nlayerline evaluate {path}\n```"
 
 
-def _settings(run: Run, own: bool) -> str:
+def _settings(run: AnyRun, own: bool) -> str:
     lines = ["| setting | value |", "|---|---|"]
     for name, value in _flat(run.to_dict()):
         if not (own and name == "network.kind"):

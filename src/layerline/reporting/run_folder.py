@@ -34,7 +34,7 @@ from layerline.reporting.environment import describe
 from layerline.reporting.metrics import Metrics, write_metrics
 from layerline.reporting.model_card import model_card
 from layerline.reporting.tensorboard import Board
-from layerline.run import Run
+from layerline.runs import AnyRun, from_toml
 
 
 def default_out_dir(preset: str) -> Path:
@@ -59,7 +59,7 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(run: Run, out_dir: Path | None = None) -> RunFolder:
+    def create(run: AnyRun, out_dir: Path | None = None) -> RunFolder:
         """A folder for a new run, with its settings and its environment; None: `default_out_dir`.
 
         UsageError if there is something in `out_dir` already, LayerlineError if it cannot be written.
@@ -93,9 +93,9 @@ class RunFolder:
         """Where the trained model goes."""
         return self.path / "model"
 
-    def run(self) -> Run:
-        """The Run, as it was resolved at the start."""
-        return Run.from_toml(self.path / "config.toml")
+    def run(self) -> AnyRun:
+        """The run, as it was resolved at the start."""
+        return from_toml(self.path / "config.toml")
 
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`; None while the run is not finished."""

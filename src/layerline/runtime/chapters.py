@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from layerline.events import EpochDone, Event
 from layerline.runtime.node import Node
-from layerline.runtime.trainer import Cursor
+from layerline.runtime.training import Cursor
 
 
 class ChapterTrainer(Node):
@@ -43,6 +43,11 @@ class ChapterTrainer(Node):
                         done = isinstance(event, EpochDone)
                         self.cursor = self._next(stage, epoch, last) if done else Cursor(epoch, stage, batch)
                         yield event
+
+    @property
+    def comparable(self) -> bool:
+        cursor = self.cursor
+        return cursor.block == cursor.batch == 0 and cursor.epoch % self.run.epochs_per_chapter == 0
 
     def _next(self, stage: int, epoch: int, last: bool) -> Cursor:
         """The minibatch after an epoch's last."""

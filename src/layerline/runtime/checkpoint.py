@@ -22,7 +22,7 @@ from torch import Tensor
 from layerline.errors import CheckpointError, LayerlineError
 from layerline.events import Evaluated, Row
 from layerline.files import replacing, sha256_of, write_text
-from layerline.runtime.trainer import Cursor
+from layerline.runtime.training import Cursor
 
 FORMAT = 1
 

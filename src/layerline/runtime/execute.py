@@ -4,49 +4,43 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from layerline.data.dataset import Dataset, Examples
+from layerline.data.dataset import Dataset
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
-from layerline.readouts.readouts import BaseReadout
-from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.model import Model
 from layerline.runtime.simultaneous import SimultaneousTrainer
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.trainer import Trainer
+from layerline.runtime.training import BaseTrainer
+
+AnyTrainer = Trainer | StreamTrainer
 
 
-def make_trainer(model: Model, data: Dataset) -> Trainer:
-    """The trainer of the run's order."""
+def make_trainer(model: Model | StreamModel, data: Dataset) -> AnyTrainer:
+    """The trainer of a model's family, and of its run's order."""
+    if isinstance(model, StreamModel):
+        return StreamTrainer(model, data)
     kind = SimultaneousTrainer if model.run.order == "simultaneous" else ChapterTrainer
     return kind(model, data)
 
 
-def accuracy(
-    model: Model, examples: Examples, readout: BaseReadout | None = None, heed: Callable[[], None] = lambda: None
-) -> float:
-    """Fraction of examples the model gets right. `heed` is called between parts, and may raise."""
-    predicted = []
-    for part in examples.inputs.split(model.chunk_rows(readout)):
-        heed()
-        predicted.append(model.scores(part, readout).argmax(1).cpu())
-    return (torch.cat(predicted) == examples.labels).double().mean().item()
-
-
-def refuse_divergence(rows: list[Row], run: Run) -> None:
+def refuse_divergence(rows: list[Row], lr: float) -> None:
     """LayerlineError when a loss is no number any more."""
     lost = next((row for row in rows if not math.isfinite(row.loss)), None)
     if lost:
         what = lost.block if lost.block == "head" else f"block {lost.block}"
         raise LayerlineError(
             f"training diverged: the loss of {what} is {lost.loss} in epoch {lost.epoch}",
-            hint=f"choose a smaller learning rate than {run.optimizer.lr:g}: --lr",
+            hint=f"choose a smaller learning rate than {lr:g}: --lr",
         )
 
 
@@ -54,7 +48,7 @@ class Execution:
     """One training from its last checkpoint (or the start) to its end."""
 
     def __init__(
-        self, trainer: Trainer, data: Dataset, checkpoints: Checkpoints | None, listener: Listener, stop: Stop
+        self, trainer: BaseTrainer, data: Dataset, checkpoints: Checkpoints | None, listener: Listener, stop: Stop
     ) -> None:
         self.trainer, self.data, self.checkpoints = trainer, data, checkpoints
         self.listener, self.stop = listener, stop
@@ -63,7 +57,7 @@ class Execution:
 
     def restore(self) -> None:
         """Go back to the last checkpoint, if there is one."""
-        found = self.checkpoints.load(self.trainer.negatives_n.device) if self.checkpoints else None
+        found = self.checkpoints.load(self.trainer.device) if self.checkpoints else None
         if found is None:
             return
         tensors, cursor, self.progress = found
@@ -82,7 +76,7 @@ class Execution:
                 self.progress.rows += event.rows
             self.listener(event)
             if isinstance(event, EpochDone):
-                refuse_divergence(event.rows, self.trainer.run)
+                refuse_divergence(event.rows, self.trainer.base_lr)
                 self._look(event.epoch)
             if self.stop.exit_status is not None:
                 self._save()
@@ -115,14 +109,12 @@ class Execution:
 
     def _look(self, epoch: int) -> None:
         """Measure the accuracy on held-out data, where the run asks for it and all blocks are equally far."""
-        run, cursor = self.trainer.run, self.trainer.cursor
+        run = self.trainer.run
         due = run.eval_every and epoch % run.eval_every == 0
-        between = cursor.block == cursor.batch == 0 and cursor.epoch % run.epochs_per_chapter == 0
-        between = between or (run.order == "simultaneous" and cursor.batch == 0)
-        if not (due and between and self.data.test):
+        if not (due and self.trainer.comparable and self.data.test):
             return
         split = "validation" if run.validation else "test"
-        right = accuracy(self.trainer.model, self.data.test)
+        right = self.trainer.model.accuracy(self.data.test)
         look = Evaluated(epoch, split, right, self.progress.train_seconds)
         self.progress.curve.append(look)
         self.listener(look)

@@ -19,17 +19,20 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHead, Softmax
 from layerline.run import Run, something_to_read
 from layerline.runtime.seeding import generator
+from layerline.runtime.training import Predictor
 
 CHUNK_ROWS = 2048  # rows of a forward pass outside the training step: enough to fill the cores, small enough for caches
 
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "32-true": torch.float32}
 
 
-class Model(nn.Module):
+class Model(Predictor):
     """Classifies raw examples [B, *shape], uint8 or float as in the training set.
 
     `states[l]` is what the objective owns at block l (local head, running means); `head` the softmax readout's, if any.
     """
+
+    run: Run
 
     def __init__(self, run: Run, network: Network, encoder: Encoder, classes: tuple[str, ...]) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Model(nn.Module):
 
     def scores(self, raw: Tensor, readout: BaseReadout | None = None) -> Tensor:
         """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
-        self.check(raw)
+        refuse_other_examples(self.encoder, raw)
         readout = readout or self.run.readout
         device = next(self.parameters()).device
         if not len(raw):
@@ -82,11 +85,17 @@ class Model(nn.Module):
             parts = [readout.scores(self, part.to(device)) for part in raw.split(self.chunk_rows(readout))]
             return torch.cat(parts)
 
-    def predict(self, raw: Tensor) -> Tensor:
-        """Class numbers, int64 [B]."""
-        return self.scores(raw).argmax(1)
-
     forward = scores
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Of each block and its local head, then of the readout."""
+        named: dict[str, Tensor] = {}
+        for index, (block, state) in enumerate(zip(self.network.blocks, self.states, strict=True)):
+            named |= {f"blocks.{index}.{name}": tensor for name, tensor in block.state_dict().items()}
+            named |= {f"heads.{index}.{name}": tensor for name, tensor in state.state_dict().items()}
+        if self.head is not None:
+            named |= {f"readout.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        return named
 
     def autocast(self) -> AbstractContextManager[object]:
         """The run's precision for forward passes of any module."""
@@ -94,16 +103,17 @@ class Model(nn.Module):
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=dtype != torch.float32)
 
-    def check(self, raw: Tensor) -> None:
-        """DataError if these are not examples of the kind the model was trained on."""
-        if (raw.dtype == torch.uint8) != self.encoder.images:
-            wanted = "uint8 images, 0 to 255" if self.encoder.images else "floats"
-            raise DataError(f"examples are {raw.dtype}, but the model was trained on {wanted}")
-        if tuple(raw.shape[1:]) != self.encoder.shape:
-            raise DataError(
-                f"examples of shape {tuple(raw.shape[1:])}, but the model was trained on {self.encoder.shape}",
-                hint="resize or convert them (channels, height, width), or train a model on this kind",
-            )
+
+def refuse_other_examples(encoder: Encoder, raw: Tensor) -> None:
+    """DataError if these are not examples of the kind the model was trained on."""
+    if (raw.dtype == torch.uint8) != encoder.images:
+        wanted = "uint8 images, 0 to 255" if encoder.images else "floats"
+        raise DataError(f"examples are {raw.dtype}, but the model was trained on {wanted}")
+    if tuple(raw.shape[1:]) != encoder.shape:
+        raise DataError(
+            f"examples of shape {tuple(raw.shape[1:])}, but the model was trained on {encoder.shape}",
+            hint="resize or convert them (channels, height, width), or train a model on this kind",
+        )
 
 
 def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = None) -> Model:

@@ -83,7 +83,7 @@ class Pipeline:
             for event in events:
                 listener(event)
                 if isinstance(event, EpochDone):
-                    refuse_divergence(event.rows, self.run)
+                    refuse_divergence(event.rows, self.run.optimizer.lr)
                 if stop.exit_status is not None:
                     break
         self.heed(stop)

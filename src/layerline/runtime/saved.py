@@ -20,42 +20,41 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from layerline.blocks.encoder import Encoder
+from layerline.blocks.normaliser import BaseNormaliser, NoNorm
+from layerline.data.labels import LabelInput
 from layerline.errors import CheckpointError, UsageError
 from layerline.files import write_text
 from layerline.run import Run
+from layerline.runs import from_toml
 from layerline.runtime.checkpoint import write_tensors
 from layerline.runtime.model import PRECISIONS, Model
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.training import Predictor
+from layerline.stream_run import StreamRun
 
 FORMAT = 1
 
-
-def trained_tensors(model: Model) -> dict[str, Tensor]:
-    """Parameters and buffers in network order: of each block and its local head, then of the readout."""
-    named: dict[str, Tensor] = {}
-    for index, (block, state) in enumerate(zip(model.network.blocks, model.states, strict=True)):
-        named |= {f"blocks.{index}.{name}": tensor for name, tensor in block.state_dict().items()}
-        named |= {f"heads.{index}.{name}": tensor for name, tensor in state.state_dict().items()}
-    if model.head is not None:
-        named |= {f"readout.{name}": tensor for name, tensor in model.head.state_dict().items()}
-    return named
+AnyModel = Model | StreamModel
 
 
-def weights_sha256(model: Model) -> str:
+def weights_sha256(model: Predictor) -> str:
     """SHA-256 over all trained parameters and buffers in network order, raw little-endian bytes."""
     digest = hashlib.sha256()
-    for tensor in trained_tensors(model).values():
+    for tensor in model.trained_tensors().values():
         array = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         digest.update(array.data)
     return digest.hexdigest()
 
 
-def save_model(model: Model, folder: Path) -> None:
+def save_model(model: AnyModel, folder: Path) -> None:
     """Write the model's files (the card is the report's). LayerlineError on a full disk."""
     encoder = model.encoder
-    write_tensors(folder / "model.safetensors", {name: tensor.cpu() for name, tensor in trained_tensors(model).items()})
+    write_tensors(
+        folder / "model.safetensors", {name: tensor.cpu() for name, tensor in model.trained_tensors().items()}
+    )
     facts = {
         "format": FORMAT,
         "images": encoder.images,
@@ -81,31 +80,39 @@ class Description:
     flat: bool
 
 
-def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> Model:
+def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> AnyModel:
     """The model of a run folder (or of its `model/`), on the CPU, ready to predict.
 
     `network`: the blocks, where the run trained modules of one's own; their weights are overwritten. UsageError where
     no model lies at `path`; CheckpointError where it is damaged.
     """
     folder = model_folder(Path(path))
-    run = Run.from_toml(folder / "config.toml")
+    run = from_toml(folder / "config.toml")
     about = _describe(folder / "model.json")
-    encoder = Encoder(
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(run, StreamRun):
+            model: AnyModel = StreamModel(run, _encoder(about, NoNorm(), None, torch.float32), about.classes)
+        else:
+            assert isinstance(run, Run)
+            labels = run.labels if run.writes_labels else None
+            encoder = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
+            model = Model(run, run.network.build(encoder.input_shape, network), encoder, about.classes)
+    _fill(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def _encoder(about: Description, normaliser: BaseNormaliser, labels: LabelInput | None, dtype: torch.dtype) -> Encoder:
+    return Encoder(
         images=about.images,
         shape=about.shape,
         classes=len(about.classes),
         mean=about.mean,
         std=about.std,
-        normaliser=run.network.normaliser,
-        labels=run.labels if run.writes_labels else None,
+        normaliser=normaliser,
+        labels=labels,
         flat=about.flat,
-        dtype=PRECISIONS[run.precision],
+        dtype=dtype,
     )
-    with torch.random.fork_rng(devices=[]):
-        built = run.network.build(encoder.input_shape, network)
-    model = Model(run, built, encoder, about.classes)
-    _fill(model, folder / "model.safetensors")
-    return model.eval()
 
 
 def model_folder(path: Path) -> Path:
@@ -129,12 +136,12 @@ def _describe(path: Path) -> Description:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def _fill(model: Model, path: Path) -> None:
+def _fill(model: Predictor, path: Path) -> None:
     try:
         saved = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from None
-    own = trained_tensors(model)
+    own = model.trained_tensors()
     wrong = [n for n in own.keys() | saved.keys() if n not in own or n not in saved or own[n].shape != saved[n].shape]
     if wrong:
         raise CheckpointError(f"{path} does not fit the network of its config.toml: {sorted(wrong)[0]}")

@@ -19,7 +19,8 @@ from layerline.blocks.encoder import Blank
 from layerline.events import Event, Minibatch
 from layerline.negatives.labels import LabelNegatives
 from layerline.runtime.seeding import generator
-from layerline.runtime.trainer import Cursor, Trainer
+from layerline.runtime.trainer import Trainer
+from layerline.runtime.training import Cursor
 
 
 class SimultaneousTrainer(Trainer):
@@ -32,6 +33,10 @@ class SimultaneousTrainer(Trainer):
     @property
     def steps_done(self) -> int:
         return self.cursor.epoch * self.batches + self.cursor.batch
+
+    @property
+    def comparable(self) -> bool:
+        return self.cursor.batch == 0
 
     def train(self) -> Iterator[Event]:
         names = [str(index) for index in range(len(self.learners))] + ["head"] * (self.head is not None)

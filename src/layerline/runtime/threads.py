@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from layerline.run import Run
+from layerline.base_run import BaseRun
 
 
 @contextmanager
-def compute_threads(run: Run) -> Iterator[None]:
+def compute_threads(run: BaseRun) -> Iterator[None]:
     """The run's compute threads; afterwards the caller's again."""
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads or 1)

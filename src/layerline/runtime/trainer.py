@@ -1,19 +1,10 @@
-"""A trainer: a training order as a generator that can stop, and go on, between any two minibatches.
+"""What both training orders of local objectives share: learners, the training set, negatives, the numbers of an epoch.
 
-Problem: display, evaluation, checkpoints and Ctrl-C must not be woven into the training loops, and a run that goes on
-from a checkpoint must end with the same bits as one that was never disturbed.
-
-Solution: `train()` yields after every minibatch; whoever drives it may save then, and time spent outside is not
-training time. The state is explicit: parameters, moments, the labels drawn for the chapter, the records of the epoch
-so far, and a `Cursor` to the next minibatch. Everything else (order, shifts, masks, negatives) is a function of seed
-and cursor.
+The state is parameters, moments, the labels drawn for the chapter, and the records of the epoch so far; order, shifts,
+masks and negatives are functions of seed and cursor.
 """
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,27 +14,23 @@ from layerline.blocks.head import LinearHead, accuracy_and_loss
 from layerline.blocks.network import predicting
 from layerline.data.dataset import Dataset
 from layerline.errors import UsageError
-from layerline.events import EpochDone, Event, Row
+from layerline.events import EpochDone, Row
 from layerline.negatives.labels import LabelNegatives
 from layerline.negatives.masks import MaskedHybrid, hybrid
 from layerline.readouts.readouts import features
+from layerline.run import Run
 from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
 from layerline.runtime.model import CHUNK_ROWS, PRECISIONS, Model
 from layerline.runtime.seeding import generator
+from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
 from layerline.runtime.training_set import TrainingSet
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """The next minibatch to train: epochs count over the whole run; blocks from 0, the readout's head comes last."""
-
-    epoch: int = 0
-    block: int = 0
-    batch: int = 0
-
-
-class Trainer(ABC):
+class Trainer(BaseTrainer):
     """What both training orders share."""
+
+    model: Model
+    run: Run
 
     def __init__(self, model: Model, data: Dataset) -> None:
         self.model, self.run = model, model.run
@@ -72,24 +59,14 @@ class Trainer(ABC):
                 "Forward-Forward needs at least two classes", hint="choose --objective local-cross-entropy"
             )
 
-    @abstractmethod
-    def train(self) -> Iterator[Event]:
-        """From the cursor to the end. Yields after every minibatch; the last of an epoch yields `EpochDone`."""
+    @property
+    def base_lr(self) -> float:
+        return self.run.optimizer.lr
 
     @property
     def stages(self) -> int:
         """What learns one after the other: the values of the cursor's block."""
         return 1
-
-    @property
-    @abstractmethod
-    def steps(self) -> int:
-        """Minibatches of the whole run."""
-
-    @property
-    @abstractmethod
-    def steps_done(self) -> int:
-        """Minibatches before the cursor."""
 
     # State ------------------------------------------------------------------------------------------------------
 
@@ -104,14 +81,9 @@ class Trainer(ABC):
         return named | {f"record.{k}": torch.cat(v) for k, v in self.records.items() if v}
 
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
-        """Take over a state, in place. KeyError or RuntimeError if it is another network's or no state of this run."""
         own = self.tensors()
         records = {k: v for k, v in tensors.items() if k.startswith("record.")}
-        if missing := set(own) ^ (set(tensors) - set(records)):
-            raise KeyError(", ".join(sorted(missing)[:3]))
-        for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape or tensor.dtype != tensors[name].dtype:
-                raise RuntimeError(f"{name} is {list(tensors[name].shape)}, not {list(tensor.shape)}")
+        refuse_other_tensors(own, {k: v for k, v in tensors.items() if k not in records})
         inside = 0 <= cursor.epoch <= self.run.epochs and 0 <= cursor.block < self.stages
         if not inside or not 0 <= cursor.batch < self.batches:
             raise RuntimeError(f"there is no minibatch {cursor}")

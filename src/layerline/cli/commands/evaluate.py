@@ -8,7 +8,7 @@ from pathlib import Path
 from layerline import api
 from layerline.cli.output import add_data_dir, add_format, print_json
 from layerline.cli.training import load_data
-from layerline.run import Run
+from layerline.runs import from_toml
 from layerline.runtime.saved import model_folder
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every readout and print."""
-    name = arguments.dataset or Run.from_toml(model_folder(Path(arguments.run_dir)) / "config.toml").dataset
+    name = arguments.dataset or from_toml(model_folder(Path(arguments.run_dir)) / "config.toml").dataset
     values = api.evaluate(arguments.run_dir, data=load_data(name, arguments))
     if arguments.format == "json":
         print_json(values)

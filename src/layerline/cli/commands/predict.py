@@ -36,12 +36,19 @@ def run(arguments: argparse.Namespace) -> None:
     scores = [[float(score) for score in row] for row in model.scores(inputs.examples).tolist()]
     found = [model.classes[max(range(len(row)), key=row.__getitem__)] for row in scores]
     if arguments.format == "json":
+        readout = next(iter(model.readout_names))
         rows = zip(inputs.names, found, scores, strict=True)
         predictions = [
             {"image": image, "class": name, "scores": dict(zip(model.classes, row, strict=True))}
             for image, name, row in rows
         ]
-        print_json({"run_dir": str(arguments.run_dir), "readout": model.run.readout.kind, "predictions": predictions})
+        print_json(
+            {
+                "run_dir": str(arguments.run_dir),
+                "readout": readout,
+                "predictions": predictions,
+            }
+        )
     else:
         _print_table(inputs.names, found, scores, model.classes)
 

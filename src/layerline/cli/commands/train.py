@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from layerline import api
+from layerline.cli.families import family_of
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.output import note
+from layerline.cli.parser import Parser
 from layerline.cli.resolve import resolve
 from layerline.cli.training import add_training, carry_out, prepare, processes
 from layerline.errors import UsageError
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out-dir", metavar="FOLDER", help="Where the run goes; else runs/PRESET/TIME. Never overwritten."
     )
     add_training(parser)
-    add_settings(parser)
+    add_settings(parser, family_of(parser.words if isinstance(parser, Parser) else ()))
 
 
 def run(arguments: argparse.Namespace) -> None:

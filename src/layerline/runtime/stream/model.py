@@ -1,0 +1,132 @@
+"""The model of a stream: blocks one after the other, and heads on those whose loss trains a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerline.blocks.cost import layer_costs
+from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.network import predicting
+from layerline.blocks.normaliser import NoNorm
+from layerline.data.dataset import Dataset
+from layerline.errors import UsageError
+from layerline.runtime.model import PRECISIONS, refuse_other_examples
+from layerline.runtime.seeding import generator
+from layerline.runtime.training import Predictor
+from layerline.schedules.reach import Reach
+from layerline.stream_run import StreamRun
+
+_CHUNK = 512  # examples of a forward pass outside the training step
+
+
+@dataclass(frozen=True)
+class BlockReadout:
+    """What the scores after a block say. `kind`: "last", or "block-2" for the head on the second block."""
+
+    block: int
+    kind: str
+
+
+class StreamModel(Predictor):
+    """Classifies raw examples [B, *shape]. `heads` has those blocks that have a loss, except the last, whose outputs
+    are scores."""
+
+    run: StreamRun
+
+    def __init__(self, run: StreamRun, encoder: Encoder, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.run, self.encoder, self.classes = run, encoder, classes
+        layers = run.network.layers(encoder.shape, len(classes))
+        blocks = run.cut.split(layers, torch.zeros(2, *encoder.input_shape))
+        self.reach = Reach(len(blocks), run.reached(len(blocks)))
+        self.blocks = nn.ModuleList(blocks)
+        self.heads = _heads(run, blocks, self.reach.losses, encoder)
+        if encoder.images:
+            for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def head(self, block: int) -> nn.Module | None:
+        """The head on a block, if there is one."""
+        return dict(self.heads.items()).get(str(block))
+
+    def encoded(self, raw: Tensor) -> Tensor:
+        """What the first block sees of raw examples."""
+        x = self.encoder.plain(raw)
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def available_readouts(self) -> list[BlockReadout]:
+        last = len(self.blocks) - 1
+        others = [BlockReadout(int(block), f"block-{int(block) + 1}") for block in self.heads]
+        return [BlockReadout(last, "last"), *reversed(others)]
+
+    def chunk_rows(self, readout: Any = None) -> int:
+        return _CHUNK
+
+    def scores(self, raw: Tensor, readout: BlockReadout | None = None) -> Tensor:
+        """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
+        refuse_other_examples(self.encoder, raw)
+        block = readout.block if readout else len(self.blocks) - 1
+        device = next(self.parameters()).device
+        with predicting(self), torch.inference_mode(), self._autocast(device):
+            return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
+
+    forward = scores
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Of each block and its head."""
+        named: dict[str, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            named |= {f"blocks.{index}.{name}": tensor for name, tensor in block.state_dict().items()}
+            head = self.head(index)
+            if head is not None:
+                named |= {f"heads.{index}.{name}": tensor for name, tensor in head.state_dict().items()}
+        return named
+
+    def _scores(self, raw: Tensor, block: int) -> Tensor:
+        x = self.encoded(raw)
+        for module in self.blocks[: block + 1]:
+            x = module(x)
+        head = self.head(block)
+        scores: Tensor = x if head is None else head(x)
+        return scores.float()
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        dtype = PRECISIONS[self.run.precision]
+        return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
+
+
+def build_stream_model(run: StreamRun, data: Dataset) -> StreamModel:
+    """A fresh model for this data: weights drawn from the run's seed, statistics taken from the training set."""
+    mean, std = statistics(data.train.inputs, run.standardise)
+    encoder = Encoder(
+        images=data.is_image,
+        shape=data.shape,
+        classes=data.num_classes,
+        mean=mean,
+        std=std,
+        normaliser=NoNorm(),
+        labels=None,
+        flat=False,
+        dtype=torch.float32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
+        return StreamModel(run, encoder, data.classes)
+
+
+def _heads(run: StreamRun, blocks: Sequence[nn.Module], losses: Sequence[int], encoder: Encoder) -> nn.ModuleDict:
+    """A fresh head for every block but the last where a loss is taken, by the block's number."""
+    costs = layer_costs(blocks, encoder.input_shape)
+    heads = nn.ModuleDict()
+    for index in losses:
+        if index + 1 < len(blocks):
+            try:
+                heads[str(index)] = run.head.build(costs[index].output_shape, encoder.classes, blocks[index + 1 :])
+            except UsageError as error:
+                raise UsageError(f"block {index + 1} of {len(blocks)}: {error.what}", hint=error.hint) from error
+    return heads

@@ -1,0 +1,166 @@
+"""A stage: one block of a stream with its head and its optimizer, learning from losses up to `reach` blocks ahead.
+
+    1  x  ──► block ──► h ──────────────► the next stage            forward; the graph is kept until 4
+    2               └──► head ──► loss    where a block learns from it; trains the head, gives dL/dh
+    3  gradients at h:  [own, …from above], nearest loss first
+    4  the loss that trains this block: dL/d(weights);  those that go on: dL/dx, sent back as they came
+
+Problem: with a reach of N every block is trained by another loss, and a gradient must pass through blocks that it does
+not train (interlocking backprop, arXiv 2010.04116). Solution: `schedules.reach` says which of the gradients at h trains
+the block and which go on; nothing else is computed. With reach 1 nothing goes back at all (DGL, arXiv 1901.08164).
+
+Examples of a minibatch may come in parts, one after the other; gradients add up until `update`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from layerline.objectives.descent import BaseDescent
+from layerline.schedules.reach import Reach
+
+
+@dataclass
+class _Passed:
+    """What a forward pass leaves for its backward pass."""
+
+    x: Tensor
+    h: Tensor
+
+
+class Stage:
+    """Block number `index`; `head`: from its output to class scores (the last block's output are scores already).
+
+    Parameters are updated in place. `dtype`: of the products.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        block: nn.Module,
+        head: nn.Module | None,
+        reach: Reach,
+        optimizer: BaseDescent,
+        *,
+        dtype: torch.dtype = torch.float32,
+        smoothing: float = 0.0,
+    ) -> None:
+        self.index, self.block, self.head, self.reach = index, block, head, reach
+        self._last = index + 1 == reach.blocks
+        self._dtype, self._smoothing = dtype, smoothing
+        self.optimizer = optimizer
+        self._block_parameters = [p for p in block.parameters() if p.requires_grad]
+        self._head_parameters = [p for p in head.parameters() if p.requires_grad] if head is not None else []
+        self._parameters = [p.detach() for p in self._block_parameters + self._head_parameters]
+        self.moments = optimizer.init(self._parameters)
+        self._gradients = [torch.zeros_like(p) for p in self._parameters]
+        self._passed: dict[int, _Passed] = {}
+
+    @property
+    def pending(self) -> int:
+        """Forward passes whose backward pass is still to come."""
+        return len(self._passed)
+
+    def forward(self, part: int, x: Tensor, seed: int) -> Tensor:
+        """1: part number `part` of a minibatch through the block. What modules draw (dropout) depends on `seed`."""
+        x = x.detach()
+        if self.reach.crossing(self.index):
+            x.requires_grad_()
+        with self._drawing(x, seed), torch.enable_grad(), self._autocast(x):
+            h: Tensor = self.block(x)
+        self._passed[part] = _Passed(x, h)
+        return h.detach()
+
+    def backward(
+        self, part: int, labels: Tensor, gradients: list[Tensor], share: float = 1.0
+    ) -> tuple[list[Tensor], tuple[Tensor, Tensor] | None]:
+        """2 to 4: from the labels, and the gradients of the losses above at this block's output, nearest first.
+
+        `share`: of the minibatch that this part is, which its mean loss counts for. Returns the gradients at the
+        block's input for the stage below, nearest first, and, where there is a loss, (loss, right answers).
+        """
+        passed = self._passed.pop(part)
+        record = None
+        losses = self.reach.at(self.index)
+        if self.reach.has_loss(self.index):
+            own, record = self._own_loss(passed.h, labels, share)
+            gradients = [own, *gradients]
+        assert len(gradients) == len(losses)
+        teacher, crossing = self.reach.teacher(self.index), self.reach.crossing(self.index)
+        going_on = []
+        for loss, gradient in zip(losses, gradients, strict=True):
+            below = loss in crossing
+            wanted = [passed.x] if below else []
+            if loss == teacher:
+                wanted += self._block_parameters
+            found = torch.autograd.grad(
+                passed.h,
+                wanted,
+                gradient.to(passed.h.dtype),
+                retain_graph=loss != losses[-1],
+                materialize_grads=True,
+            )
+            if below:
+                going_on.append(found[0])
+            if loss == teacher:
+                self._add(0, found[below:])
+        return going_on, record
+
+    def update(self, lr: float) -> None:
+        """Follow the gradients of the minibatch, in place."""
+        with torch.no_grad():
+            self.optimizer.step(self.moments, self._parameters, self._gradients, lr)
+            torch._foreach_zero_(self._gradients)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs of this stage between two minibatches, by name."""
+        named = {f"block.{name}": tensor for name, tensor in self.block.state_dict().items()}
+        if self.head is not None:
+            named |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        return named | {f"optimizer.{name}": tensor for name, tensor in self.moments.tensors().items()}
+
+    def _own_loss(self, h: Tensor, labels: Tensor, share: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The gradient of this block's loss at its output; the head's own gradients are added up."""
+        leaf = h.detach().requires_grad_()
+        with torch.enable_grad():
+            with self._autocast(h):
+                scores = leaf if self._last or self.head is None else self.head(leaf)
+            scores = scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32))
+            targets = labels.flatten()
+            loss = functional.cross_entropy(scores, targets, label_smoothing=self._smoothing)
+        own, *of_head = torch.autograd.grad(loss * share, [leaf, *self._head_parameters], materialize_grads=True)
+        self._add(len(self._block_parameters), of_head)
+        with torch.no_grad():
+            right = (scores.argmax(1) == targets).sum()
+        return own, (loss.detach(), right)
+
+    def _add(self, first: int, gradients: list[Tensor] | tuple[Tensor, ...]) -> None:
+        if gradients:
+            torch._foreach_add_(self._gradients[first : first + len(gradients)], list(gradients))
+
+    def _autocast(self, x: Tensor) -> AbstractContextManager[object]:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._dtype != torch.float32)
+
+    @staticmethod
+    def _drawing(x: Tensor, seed: int) -> AbstractContextManager[object]:
+        return _Drawing(x, seed)
+
+
+class _Drawing:
+    """torch's own generators, seeded inside and as they were afterwards."""
+
+    def __init__(self, x: Tensor, seed: int) -> None:
+        self._fork = torch.random.fork_rng([x.device] if x.is_cuda else [])
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: object) -> None:
+        self._fork.__exit__(*error)  # type: ignore[arg-type]

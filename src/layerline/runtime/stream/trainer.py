@@ -1,0 +1,140 @@
+"""Training in a stream, in one process: the order that every plan of a stream agrees with.
+
+Of each minibatch, part after part:                  reach 2, three blocks
+
+    1  forward through the blocks                    x ─► 1 ─h─► 2 ─h─► 3
+    2  backward, the last block first                     1 ◄─g─ 2 ◄─g─ 3
+    3  update every block                                 ■      ■      ■
+
+Block k needs nothing from more than reach − 1 blocks ahead, so over nodes all blocks work at once; what each computes,
+and adds up, is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from layerline.data.dataset import Dataset
+from layerline.events import EpochDone, Event, Minibatch, Row
+from layerline.runtime.model import PRECISIONS
+from layerline.runtime.seeding import generator
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.stage import Stage
+from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
+from layerline.runtime.training_set import TrainingSet
+from layerline.stream_run import StreamRun
+
+
+class StreamTrainer(BaseTrainer):
+    """All blocks on every minibatch, each from the loss that its reach allows."""
+
+    model: StreamModel
+    run: StreamRun
+
+    def __init__(self, model: StreamModel, data: Dataset) -> None:
+        self.model, self.run = model, model.run
+        run = model.run
+        self.data = TrainingSet(data.train, run.augment, run.seed, self.device)
+        self.batches = -(-len(self.data) // run.batch_size)
+        self.stages = [
+            Stage(
+                index,
+                block,
+                model.head(index),
+                model.reach,
+                run.optimizer,
+                dtype=PRECISIONS[run.precision],
+                smoothing=run.smoothing,
+            )
+            for index, block in enumerate(model.blocks)
+        ]
+        self.cursor = Cursor()
+        self._losses = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
+        self._right = torch.zeros(len(self.stages), dtype=torch.int64, device=self.device)
+
+    @property
+    def steps(self) -> int:
+        return min(self.run.epochs * self.batches, self.run.max_steps or self.run.epochs * self.batches)
+
+    @property
+    def steps_done(self) -> int:
+        return self.cursor.epoch * self.batches + self.cursor.batch
+
+    @property
+    def comparable(self) -> bool:
+        return self.cursor.batch == 0
+
+    @property
+    def base_lr(self) -> float:
+        return self.run.optimizer.lr
+
+    def train(self) -> Iterator[Event]:
+        self.model.train()
+        for epoch in range(self.cursor.epoch, self.run.epochs):
+            order_n, augmentation_n = self.data.order(epoch), self.data.augmentation(epoch)
+            for batch in range(self.cursor.batch, self.batches):
+                if self.steps_done >= self.steps:
+                    return
+                begin = batch * self.run.batch_size
+                self._learn(order_n[begin : begin + self.run.batch_size], augmentation_n, epoch, batch)
+                self.cursor = Cursor(epoch, 0, batch + 1)
+                if batch + 1 < self.batches and self.steps_done < self.steps:
+                    yield Minibatch(epoch + 1, "all blocks")
+            examples = min(self.cursor.batch * self.run.batch_size, len(self.data))
+            if self.cursor.batch == self.batches:
+                self.cursor = Cursor(epoch + 1)
+            yield self._end_epoch(epoch, examples)
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = {"losses": self._losses, "right": self._right}
+        for stage in self.stages:
+            named |= {f"{stage.index}.{name}": tensor for name, tensor in stage.tensors().items()}
+        return named
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
+        own = self.tensors()
+        refuse_other_tensors(own, tensors)
+        if not 0 <= cursor.epoch <= self.run.epochs or not 0 <= cursor.batch <= self.batches:
+            raise RuntimeError(f"there is no minibatch {cursor}")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+        self.cursor = cursor
+
+    def _learn(self, indices_B: Tensor, augmentation_n: Tensor | None, epoch: int, batch: int) -> None:
+        stages, run = self.stages, self.run
+        for part, indices in enumerate(indices_B.chunk(run.microbatches)):
+            x = self.model.encoded(self.data.images(indices, augmentation_n))
+            labels = self.data.labels[indices]
+            for stage in stages:  # 1
+                x = stage.forward(part, x, self._seed(stage.index, epoch, batch, part))
+            gradients: list[Tensor] = []
+            for stage in reversed(stages):  # 2
+                gradients, record = stage.backward(part, labels, gradients, len(indices) / len(indices_B))
+                if record is not None:
+                    self._losses[stage.index] += record[0] * len(indices)
+                    self._right[stage.index] += record[1]
+        lr = run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs)
+        for stage in stages:  # 3
+            stage.update(lr)
+
+    def _seed(self, *names: int) -> int:
+        """Of what modules draw in one forward pass."""
+        return generator(self.run.seed, "module", *names).initial_seed()
+
+    def _end_epoch(self, epoch: int, examples: int) -> EpochDone:
+        rows = [
+            Row(
+                epoch=epoch + 1,
+                block=str(block + 1),
+                loss=self._losses[block].item() / examples,
+                accuracy=self._right[block].item() / examples,
+            )
+            for block in self.model.reach.losses
+        ]
+        self._losses.zero_()
+        self._right.zero_()
+        return EpochDone(epoch + 1, rows)

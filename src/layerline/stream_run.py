@@ -1,0 +1,71 @@
+"""The run of a stream: minibatches travel through the blocks, and a block learns from a loss at most `reach` ahead.
+
+    reach 1         every block by its own head: DGL                        arXiv 1901.08164
+    reach 2, 3, …   by the head 1, 2, … blocks ahead: interlocking          arXiv 2010.04116
+    reach all       by the network's own loss: backprop
+
+One frozen description as `run`, for another way to train; what both have is in `base_run`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from layerline.base_run import BaseRun
+from layerline.blocks.architecture import Architecture
+from layerline.blocks.conv import Conv
+from layerline.blocks.cut import Cut, CutLayers
+from layerline.blocks.heads.heads import Head
+from layerline.blocks.heads.image import MlpSrHead
+from layerline.errors import UsageError
+from layerline.objectives.descent import Descent, Sgd
+
+
+class StreamRun(BaseRun):
+    """Everything that decides the result of a training in a stream."""
+
+    kind: Literal["stream"] = "stream"
+    network: Architecture = Conv()
+    """The layers."""
+    cut: Cut = CutLayers()
+    """How the layers become blocks."""
+    reach: int | Literal["all"] = 1
+    """How many blocks a gradient may cross, its own counted: 1 is DGL, more is interlocking, all is backprop."""
+    microbatches: int = Field(default=1, ge=1)
+    """Parts of a minibatch that follow each other through the blocks; gradients add up before the update."""
+    head: Head = MlpSrHead()
+    """From a block's output to class scores, where a loss is taken there."""
+    optimizer: Descent = Sgd()
+    """The optimizer of every block and its head."""
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Label smoothing of every loss (Szegedy et al., arXiv 1512.00567)."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Minibatches after which training ends, however many epochs were planned: for a quick try."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if isinstance(self.reach, int) and self.reach < 1:
+            raise UsageError(f"a gradient reaches at least its own block, got --reach {self.reach}", hint="--reach 1")
+        if self.microbatches > self.batch_size:
+            raise UsageError(
+                f"{self.batch_size} examples do not make {self.microbatches} microbatches",
+                hint="choose fewer --microbatches, or a larger --batch-size",
+            )
+        return self
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"reach": self.reach, "microbatches": self.microbatches}
+
+    def reached(self, blocks: int) -> int:
+        """The reach as a number, for a network of so many blocks. UsageError if it is more than there are."""
+        if self.reach == "all":
+            return blocks
+        if self.reach > blocks:
+            raise UsageError(
+                f"a gradient cannot reach over {self.reach} of {blocks} block(s)",
+                hint="choose --reach all for backprop",
+            )
+        return self.reach
