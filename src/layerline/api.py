@@ -29,6 +29,7 @@ from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
 from layerline.runtime.model import build_model
 from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.free import FreeTrainer
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
 from layerline.stream_run import StreamRun
@@ -168,13 +169,15 @@ class _Job:
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         with folder.alone() if folder else nullcontext():
             with compute_threads(run), hears as heard:
+                if folder and isinstance(trainer, FreeTrainer):
+                    trainer.order.write(folder.order)
                 execution = Execution(trainer, data, checkpoints, heard, stop)
                 execution.restore()
                 where = str(folder.path) if folder else ""
                 rows = list(execution.progress.rows)
                 heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
                 progress = execution.run()
-                values = values_of(model, data, progress, folder, heed=execution.heed)
+                values = values_of(model, data, progress, folder, heed=execution.heed, **trainer.results())
             if folder:
                 save_model(model, folder.model)
                 folder.write_result(values, progress.rows)

@@ -21,6 +21,8 @@ from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
+from layerline.schedules.timing import Sync, Timing
+from layerline.transport.boundary import Boundary, Plain
 
 
 class StreamRun(BaseRun):
@@ -41,6 +43,11 @@ class StreamRun(BaseRun):
     """The optimizer of every block and its head."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of every loss (Szegedy et al., arXiv 1512.00567)."""
+    timing: Timing = Sync()
+    """Whether blocks wait for each other at every minibatch, or run freely with replay buffers between them."""
+    boundary: Boundary = Plain()
+    """How outputs travel to the next block, and wait in its replay buffer: as they are, rounded, or as indices of
+    codes."""
     max_steps: int | None = Field(default=None, ge=1)
     """Minibatches after which training ends, however many epochs were planned: for a quick try."""
 
@@ -53,11 +60,25 @@ class StreamRun(BaseRun):
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
+        if self.reach != 1:
+            self._refuse_without_gradients()
         return self
+
+    def _refuse_without_gradients(self) -> None:
+        """UsageError for what only blocks with losses of their own can do."""
+        hint = "choose --reach 1"
+        if not isinstance(self.timing, Sync):
+            raise UsageError("blocks can run freely only where no gradient goes back to them", hint=hint)
+        if not isinstance(self.boundary, Plain):
+            raise UsageError("a gradient cannot go back through outputs that were rounded or coded", hint=hint)
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        return {"timing": self.timing.settled}
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"reach": self.reach, "microbatches": self.microbatches}
+        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind}
 
     def reached(self, blocks: int) -> int:
         """The reach as a number, for a network of so many blocks. UsageError if it is more than there are."""
