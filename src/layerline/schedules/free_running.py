@@ -7,11 +7,11 @@ whoever has the list can do the run again, to the same bits.
 
     two blocks, the second takes 1.5 times as long, M = 1
 
-    time     0   1   2   3   4   5   6
-    block 1  ├─0─┼─1─┼─2─┼─3─┼─4─┼─5─┤          a finished minibatch goes to the next block's ring, over the oldest
-    block 2      ├──0──┼──2──┼──3──┼──5─        a free block takes what its ring gives it
+    time     0     1     2     3     4     5     6
+    block 0  ├──0──┼──1──┼──2──┼──3──┼──4──┼──5──┤     a finished minibatch goes to the next block's ring, over the oldest
+    block 1        ├───0────┼───1────┼───3────┼───4──   a free block takes what its ring gives it: here the newest
 
-    order    (1,0) (1,1) (2,0) (1,2) (1,3) (2,1) …        by the time at which a block begins
+    order    (0,0) (1,0) (0,1) (0,2) (1,1) (0,3) …      by the time at which a block begins; all numbers from 0
 
 Every block learns in `steps` of its steps, the paper's "identical number of updates". One that has had them goes on passing
 minibatches through, unchanged, as long as a block after it still learns: else those would be left with its last M
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from layerline.schedules.replay import Ring
 
 Events = list[tuple[int, int]]
-"""(block, minibatch) from 0, by time of begin: the number of the step of the block below that made the minibatch; for
+"""(block, minibatch) by time of begin, from 0: the number of the step of the block below that made the minibatch; for
 the first block, the number of the minibatch of data."""
 
 
@@ -41,7 +41,7 @@ def run_freely(paces: Sequence[Iterator[float]], steps: int, buffer: int, max_re
     events: Events = []
     now = 0.0
     while True:
-        for block in sorted(idle):
+        for block in sorted(idle, reverse=True):  # the last first: then those before it know whether it still needs them
             if min(begun[block:]) >= steps:
                 continue
             source = rings[block - 1].take() if block else begun[0]

@@ -171,7 +171,7 @@ class VectorQuantised(BaseBoundary):
     decay: float = Field(default=0.99, ge=0, lt=1)
     """Share of the running counts and sums that a minibatch leaves; the paper: 0.99, online 0.6."""
     refresh: int = Field(default=10, ge=1)
-    """Minibatches that are coded with one version of the codes. A new version has to travel, too."""
+    """Minibatches that are coded with one version of the codes, fewer at first. A new version has to travel, too."""
 
     def ends(
         self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
@@ -196,7 +196,8 @@ class QuantisingSender(Sender):
     @torch.no_grad()
     def encode(self, h: Tensor, learn: bool = True) -> Parcel:
         book, x = self.book, grouped(h, self._boundary.dims)
-        fresh = not book.version or (learn and bool(book.age >= self._boundary.refresh))
+        due = min(int(book.version), self._boundary.refresh)  # the first versions are soon outdated
+        fresh = not book.version or (learn and int(book.age) >= due)
         if fresh:
             book.publish(x)
         indices, error = nearest(x, book.codes_GKD)
