@@ -1,4 +1,4 @@
-"""Who takes which minibatch: the replay rule against one written out by hand, and free runs drawn as their docstring."""
+"""Who takes which minibatch: the replay rule against one written out by hand, and free runs as they are drawn."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
 """Blocks that run freely: who takes which minibatch when, on a virtual clock.
 
-Problem: free-running blocks have no plan, so two runs differ, and none can be done again. Solution: what a block computes
-depends on the minibatches it takes, one after the other, and on nothing else. A list of (block, minibatch) is therefore
-all there is to a free run. Here a virtual clock makes it, beforehand; nodes that really run freely record theirs; and
-whoever has the list can do the run again, to the same bits.
+Problem: free-running blocks have no plan, so two runs differ, and none can be done again. Solution: what a block
+computes depends on the minibatches it takes, one after the other, and on nothing else. A list of (block, minibatch) is
+therefore all there is to a free run. Here a virtual clock makes it, beforehand; nodes that really run freely can record
+theirs; and whoever has the list can do the run again, to the same bits.
 
     two blocks, the second takes 1.5 times as long, M = 1
 
     time     0     1     2     3     4     5     6
-    block 0  ├──0──┼──1──┼──2──┼──3──┼──4──┼──5──┤     a finished minibatch goes to the next block's ring, over the oldest
-    block 1        ├───0────┼───1────┼───3────┼───4──   a free block takes what its ring gives it: here the newest
+    block 0  ├──0──┼──1──┼──2──┼──3──┼──4──┼──5──┤      what is finished goes to the next ring, over the oldest
+    block 1        ├───0────┼───1────┼───3────┼───4──   who is free takes what the ring gives: here the newest
 
     order    (0,0) (1,0) (0,1) (0,2) (1,1) (0,3) …      by the time at which a block begins; all numbers from 0
 
-Every block learns in `steps` of its steps, the paper's "identical number of updates". One that has had them goes on passing
-minibatches through, unchanged, as long as a block after it still learns: else those would be left with its last M
-outputs. What arrives at a moment is there for those who begin at that moment.
+Every block learns in as many steps as every other. One that has had them goes on passing minibatches through,
+unchanged, as long as a block after it still learns: else those would be left with its last M outputs. What arrives at a
+moment is there for those who begin at that moment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_freely(paces: Sequence[Iterator[float]], steps: int, buffer: int, max_re
     events: Events = []
     now = 0.0
     while True:
-        for block in sorted(idle, reverse=True):  # the last first: then those before it know whether it still needs them
+        for block in sorted(idle, reverse=True):  # so that a block knows whether those after it still need it
             if min(begun[block:]) >= steps:
                 continue
             source = rings[block - 1].take() if block else begun[0]

@@ -3,8 +3,8 @@
     order.npy     int32 [events, 2]: block, and the minibatch it used, both from 0
 
 A block's n-th line is its n-th step. The minibatch is named by the step of the block below that made it (for the first
-block, by its number in the data). Lines of different blocks may change places, as long as a minibatch is made before it is
-used: no clock is in it, so it does not matter who recorded it.
+block, by its number in the data). Lines of different blocks may change places, as long as a minibatch is made before it
+is used: no clock is in it, so it does not matter who recorded it.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ Solution: a ring of M places. The writer overwrites the oldest. The reader takes
 
     M = 3           uses, by minibatch                       takes
     written 0       0:1                                      0
-    written 1 2     0:2  1:1  2:1                            2, then 1, then 2: all were used once, 2 is the most recent
+    written 1 2     0:2  1:1  2:1                            2, then 1; then 2: all were used once, it is the latest
     written 3            1:2  2:3  3:1                       3
 
-A use count is the number of the next use, so it starts at 1. With `max_reuse`, a minibatch whose count is past it is not
-taken, and the reader idles.
+A use count is the number of the next use, so it starts at 1. With `max_reuse`, a minibatch whose count is past it is
+not taken, and the reader idles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How the blocks of a stream wait for each other: not at all, or at every minibatch, or as another run did.
 
-    sync        every block learns from every minibatch, in order
-    async       blocks run freely and take what their replay buffer gives them; a virtual clock says who is how fast
-    recorded    the order of events of another run, done again to the same bits
+sync        every block learns from every minibatch, in order
+async       blocks run freely and take what their replay buffer gives them; a virtual clock says who is how fast
+recorded    the order of events of another run, done again to the same bits
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Async(BaseTiming):
     buffer: int = Field(default=1, ge=1)
     """Minibatches that a replay buffer holds; the literature's M."""
     max_reuse: int | None = Field(default=None, ge=1)
-    """How often a minibatch may be used by the block that reads it; left out: without limit. Past it, the block idles."""
+    """How often the block that reads it may use a minibatch; past that it idles. Left out: without limit."""
     slowdowns: tuple[float, ...] = ()
     """How long a step of each block takes beside the others', one number a block; left out: all the same."""
     pace: Literal["regular", "random"] = "regular"
-    """"regular": every step takes its time; "random": exponentially distributed with that mean, so that the next to begin
-    is a block drawn at random, slow ones less often, as in the paper's simulation."""
+    """"regular": every step takes its time; "random": exponentially distributed with that mean, so that who is next is
+    drawn at random, slow blocks less often, as in the paper's simulation."""
 
     @field_validator("slowdowns")
     @classmethod
@@ -88,8 +88,8 @@ class Recorded(BaseTiming):
     """The order of events that another run recorded, with the same settings otherwise: the same bits."""
 
     kind: Literal["recorded"] = "recorded"
-    order_file: str
-    """`order.npy` of that run."""
+    order_file: str = "order.npy"
+    """In the folder of that run."""
     order_sha256: str | None = None
     """Digest of the file; it is filled in when the run is started, and the file must not change after that."""
 
@@ -109,7 +109,10 @@ class Recorded(BaseTiming):
         try:
             return hashlib.sha256(Path(self.order_file).read_bytes()).hexdigest()
         except OSError as error:
-            raise UsageError(f"cannot read {self.order_file}: {error.strerror or error}") from None
+            raise UsageError(
+                f"cannot read {self.order_file}: {error.strerror or error}",
+                hint="name the one of the run to be done again: --order-file RUN_DIR/order.npy",
+            ) from None
 
 
 Timing = Annotated[Sync | Async | Recorded, Field(discriminator="kind")]

@@ -67,13 +67,14 @@ class Receiver(ABC):
     """The end of a boundary that outputs go to."""
 
     def accept(self, parcel: Parcel) -> Parcel:
-        """What is to be kept of a parcel that arrived, until it is decoded. Parcels come in the order they were sent."""
+        """What is to be kept of a parcel that arrived, until it is decoded. They come in the order they were sent."""
         return parcel
 
     @abstractmethod
     def decode(self, parcel: Parcel) -> Tensor:
         """Outputs [B, …] of a kept parcel, as often as one likes."""
 
+    @abstractmethod
     def keep(self, parcels: Iterable[Parcel]) -> None:
         """Nothing but these, and what comes, will be decoded from now on."""
 
@@ -92,7 +93,7 @@ class BaseBoundary(Settings):
 class _Simple(Sender, Receiver):
     """Both ends of what needs no memory: each parcel says all."""
 
-    def __init__(self, boundary: Plain | Bf16Outputs | Int8Outputs, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, boundary: _SimpleBoundary, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(device)
         self._boundary, self._dtype = boundary, dtype
 
@@ -104,6 +105,9 @@ class _Simple(Sender, Receiver):
 
     def decode(self, parcel: Parcel) -> Tensor:
         return self._boundary.read(parcel, self._dtype)
+
+    def keep(self, parcels: Iterable[Parcel]) -> None:
+        pass
 
 
 class _SimpleBoundary(BaseBoundary):
@@ -118,7 +122,7 @@ class _SimpleBoundary(BaseBoundary):
     def ends(
         self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
     ) -> tuple[Sender, Receiver]:
-        both = _Simple(self, dtype, device)  # type: ignore[arg-type]
+        both = _Simple(self, dtype, device)
         return both, both
 
 
@@ -180,7 +184,7 @@ class VectorQuantised(BaseBoundary):
         if channels % self.dims:
             raise UsageError(
                 f"{channels} channels are no groups of {self.dims}",
-                hint=f"choose --dims to divide {channels}, such as {math.gcd(channels, self.dims)}",
+                hint=f"choose --dims to divide {channels}, such as {_divisor(channels, self.dims)}",
             )
         book = Codebook.empty(channels // self.dims, self.codes, self.dims, self.decay, draw, device)
         return QuantisingSender(self, book, device), QuantisingReceiver(bits(self.codes), dtype)
@@ -235,6 +239,11 @@ class QuantisingReceiver(Receiver):
     def keep(self, parcels: Iterable[Parcel]) -> None:
         used = {int(parcel["version"]) for parcel in parcels} | {max(self.versions, default=0)}
         self.versions = {version: codes for version, codes in self.versions.items() if version in used}
+
+
+def _divisor(channels: int, most: int) -> int:
+    """The largest divisor of `channels` that is no more than `most`."""
+    return max(dims for dims in range(1, most + 1) if channels % dims == 0)
 
 
 Boundary = Annotated[Plain | Bf16Outputs | Int8Outputs | VectorQuantised, Field(discriminator="kind")]

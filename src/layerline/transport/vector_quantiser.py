@@ -1,18 +1,18 @@
-"""Online vector quantisation: outputs as indices into codebooks that follow them while they change (DGL, arXiv 2106.06401).
+"""Online vector quantisation: outputs as indices of codes that follow them while they change (DGL, arXiv 2106.06401).
 
     1 groups     the C channels of every position in G = C / D groups of D         x  [N, G, D]
     2 assign     the nearest of a group's K codes: argmax x·c − ½|c|²              index [N, G]
-    3 send       indices only, log2 K bits each                                    32·D / log2 K times less than float32
-    4 follow     count ← γ·count + (1−γ)·n,  sum ← γ·sum + (1−γ)·Σx,  code = sum / count     by the sender alone
+    3 send       indices only, log2 K bits each             32·D / log2 K times less than float32
+    4 follow     count ← γ·count + (1−γ)·n,  sum ← γ·sum + (1−γ)·Σx,  code = sum / count;  the sender alone
 
-Problem: the receiver cannot follow, since it does not see x; and a minibatch in a replay buffer must be decoded with the
-codes that coded it. Solution: codes have versions. The sender follows with every minibatch, but codes with the last version
-that it published, every `refresh` minibatches; a new version travels once, with the first minibatch that it codes. The
-receiver keeps a version as long as it holds something coded with it.
+Problem: the receiver cannot follow, since it does not see x; and a minibatch in a replay buffer must be decoded with
+the codes that coded it. Solution: codes have versions. The sender follows with every minibatch, but codes with the last
+version that it published, every `refresh` minibatches; a new version travels once, with the first minibatch that it
+codes. The receiver keeps a version as long as it holds something coded with it.
 
-Counts are smoothed (Laplace, van den Oord et al., arXiv 1711.00937), so that an unused code does not divide by zero. Where a
-version is published, codes that next to nothing was nearest to are put on vectors of the minibatch at hand, drawn by a
-generator of that version's own.
+Counts are smoothed (Laplace, van den Oord et al., arXiv 1711.00937), so that an unused code does not divide by zero.
+Where a version is published, codes that next to nothing was nearest to are put on vectors of the minibatch at hand,
+drawn by a generator of that version's own.
 """
 
 from __future__ import annotations

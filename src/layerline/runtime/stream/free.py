@@ -6,8 +6,8 @@
     2 learn      forward, the block's own loss, update: as in a synchronous stream
     3 send       what it put out before the update, if a later event uses it
 
-A block's bits depend on the minibatches it takes and on nothing else, so any list of events that ever happened can be done
-again. What waits here is what a later event uses: at most what the replay buffers would hold.
+A block's bits depend on the minibatches it takes and on nothing else, so any list of events that ever happened can be
+done again. What waits here is what a later event uses, which is no more than the replay buffers would hold.
 
 An epoch of a block is as many of its own steps as there are minibatches in the data; learning rates and draws go by a
 block's own steps. A block that has had all its steps works as it will in prediction, and no longer changes.
@@ -28,7 +28,7 @@ from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import Stage
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.training import Cursor, refuse_other_tensors
-from layerline.schedules.order import Order, Uses
+from layerline.schedules.order import Uses
 from layerline.transport.boundary import Parcel
 
 LABELS = "labels"
