@@ -19,6 +19,7 @@ from layerline.blocks.conv import Conv
 from layerline.blocks.cut import Cut, CutLayers
 from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
+from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
 
@@ -37,6 +38,8 @@ class StreamRun(BaseRun):
     """Parts of a minibatch that follow each other through the blocks; gradients add up before the update."""
     head: Head = MlpSrHead()
     """From a block's output to class scores, where a loss is taken there."""
+    tokens: Literal["characters", "bytes"] = "characters"
+    """What a language model reads a text as."""
     optimizer: Descent = Sgd()
     """The optimizer of every block and its head."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -59,13 +62,18 @@ class StreamRun(BaseRun):
     def facts(self) -> dict[str, Any]:
         return {"reach": self.reach, "microbatches": self.microbatches}
 
+    @property
+    def reads_text(self) -> bool:
+        """True for language models, whose data is a text."""
+        return isinstance(self.network, Transformer)
+
     def reached(self, blocks: int) -> int:
         """The reach as a number, for a network of so many blocks. UsageError if it is more than there are."""
         if self.reach == "all":
             return blocks
         if self.reach > blocks:
             raise UsageError(
-                f"a gradient cannot reach over {self.reach} of {blocks} block(s)",
+                f"a gradient cannot reach over {self.reach} of {blocks} block{'s' * (blocks > 1)}",
                 hint="choose --reach all for backprop",
             )
         return self.reach
