@@ -104,7 +104,7 @@ class PlanJob:
         with compute_threads(self.run):
             facts = Facts.here(run=self.run.digest(), plan=self.plan.digest(), data=self.data.digest())
             board.meet()
-            check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=join_seconds())
+            check_peers(store, member.rank, member.world, facts, generation=board.generation, timeout=join_seconds())
             pipeline = Pipeline(self.run, self.plan, self.data, folder.path, nodes=mine, blocks=self.blocks)
             before = Measured.of(pipeline.slots, self.plan.nodes)
             durable = _durable(self.plan)
@@ -129,7 +129,7 @@ class PlanJob:
                 places,
                 links(self.plan, places),
                 plan=self.plan.digest(),
-                generation=member.generation,
+                generation=board.generation,
                 codec=self.run.codec,
                 timeout=LONGEST_SECONDS,
                 join=join_seconds(),

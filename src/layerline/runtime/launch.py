@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from layerline.errors import LayerlineError, Stopped
-from layerline.runtime.members import GENERATION, STORE
+from layerline.runtime.members import STORE
 from layerline.runtime.stop import STATUS
 from layerline.transport.rendezvous import serve_store
 
@@ -49,7 +49,7 @@ def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: in
     for generation in range(restarts + 1):
         with tempfile.TemporaryDirectory(prefix="layerline-") as scratch, _quiet():
             store = serve_store()
-            ours = {STORE: f"127.0.0.1:{store.port}", GENERATION: str(generation), ERRORS: scratch}
+            ours = {STORE: f"127.0.0.1:{store.port}", ERRORS: scratch}
             with _environment(ours | _THEIRS):
                 failed = _started(command, processes, Path(scratch), folder)
             if not failed:

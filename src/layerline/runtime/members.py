@@ -23,11 +23,12 @@ from typing import Any, Self
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerline.errors import Elsewhere, LayerlineError, PeerLost, Stopped, UsageError
+from layerline.runtime.generation import agreed_generation, outdated
 from layerline.schedules.plan import Plan
 from layerline.transport.rendezvous import join_store, serve_store
 
-STORE, GENERATION = "LAYERLINE_STORE", "LAYERLINE_GENERATION"
-"""Set by our own launcher: address of its store, and how often it has started the processes."""
+STORE = "LAYERLINE_STORE"
+"""Set by our own launcher: address of its store."""
 _SECONDS_BETWEEN = 0.05
 _LINGER_SECONDS = 5.0
 """For which the process that serves the store stays, so that the others can read why it ends."""
@@ -41,8 +42,6 @@ class Membership:
     world: int
     host: str
     """This process's own address, to listen on."""
-    generation: int
-    """How often the processes were started."""
     launched: bool
     """By our own launcher, which speaks for all of them."""
 
@@ -54,9 +53,8 @@ class Membership:
         if "RANK" not in environment or not (launched or "TORCHELASTIC_RUN_ID" in environment):
             return None
         where = environment[STORE].rpartition(":")[0] if launched else environment["MASTER_ADDR"]
-        generation = environment.get(GENERATION if launched else "TORCHELASTIC_RESTART_COUNT", "0")
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        return cls(rank, world, _own_address(where), int(generation), launched)
+        return cls(rank, world, _own_address(where), launched)
 
     @property
     def serves(self) -> bool:
@@ -71,10 +69,21 @@ class Membership:
             host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
         return _store(host, int(port), self.serves, timeout)
 
+    def generation(self, timeout: float) -> int:
+        """Which start of the processes this is; waits for all of them. Always the same. PeerLost."""
+        return _generation(self, timeout)
+
 
 @cache  # a second server would not have what the first was told
 def _store(host: str, port: int, serves: bool, timeout: float) -> Store:
     return (serve_store if serves else join_store)(host, port, timeout=timeout)
+
+
+@cache  # a process enters one generation only
+def _generation(member: Membership, timeout: float) -> int:
+    store = member.store(timeout)
+    with _asking():
+        return agreed_generation(store, member.rank, member.world, timeout)
 
 
 def _own_address(peer: str) -> str:
@@ -109,12 +118,14 @@ def placement(plan: Plan, world: int) -> list[int]:
 class Board:
     """What the processes let each other know, in the store. All raise PeerLost where the store is gone.
 
-    Used by one thread: a client that waits blocks others. `store`: another client of the same store.
+    Making the first one waits for all processes to come. Used by one thread: a client that waits blocks others. `store`: another client of the same store.
     """
 
     def __init__(self, member: Membership, timeout: float, store: Store | None = None) -> None:
         self._member, self._timeout = member, timeout
-        self._store = PrefixStore(f"board/{member.generation}", store or member.store(timeout))
+        self.generation = member.generation(timeout)
+        self._all = store or member.store(timeout)
+        self._store = PrefixStore(f"board/{self.generation}", self._all)
 
     def for_another_thread(self) -> Board:
         """The same board, with a client of its own."""
@@ -124,6 +135,7 @@ class Board:
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
         with _asking():
+            self._refuse_outdated()
             self._store.set(name, json.dumps(value))
 
     def look(self, name: str) -> Any:
@@ -145,6 +157,7 @@ class Board:
                 given_up = self._given_up()
                 if given_up:
                     raise given_up
+                self._refuse_outdated()
                 if time.monotonic() > until:
                     missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
                     raise PeerLost(f"nothing was heard of {', '.join(missing)} within {timeout:g} s", hint=hint)
@@ -192,6 +205,11 @@ class Board:
 
     def _each(self, what: str) -> list[str]:
         return [f"{what} {rank}" for rank in range(self._member.world)]
+
+    def _refuse_outdated(self) -> None:
+        """PeerLost where the processes were started again, without this one."""
+        if outdated(self._all, self.generation):
+            raise PeerLost("processes of this run were started again; this one is of the start before")
 
     def _given_up(self) -> LayerlineError | None:
         """The error of a process that gave up."""
