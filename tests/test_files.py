@@ -32,9 +32,14 @@ def test_two_that_write_the_same_file_at_once(tmp_path: Path) -> None:
 def test_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
-    with pytest.raises(LayerlineError, match=r"cannot write .*file\.txt"), replacing(path) as beside:
-        beside.write_text("half")
-        raise OSError("no")
+
+    def full() -> None:
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise OSError("no")
+
+    with pytest.raises(LayerlineError, match=r"cannot write .*file\.txt: no"):
+        full()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

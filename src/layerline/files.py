@@ -1,7 +1,7 @@
 """Files that are either whole or not there: write beside, flush to disk, rename.
 
-"Beside" is a folder of the writer's own: two processes that write the same file, the one of an earlier start that is not
-gone yet among them, never write to the same place.
+"Beside" is a folder of the writer's own: of two processes that write the same file, as one of an earlier start that is
+not gone yet may do, neither touches what the other writes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]

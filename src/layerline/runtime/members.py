@@ -118,19 +118,22 @@ def placement(plan: Plan, world: int) -> list[int]:
 class Board:
     """What the processes let each other know, in the store. All raise PeerLost where the store is gone.
 
-    Making the first one waits for all processes to come. Used by one thread: a client that waits blocks others. `store`: another client of the same store.
+    Used by one thread: a client that waits blocks others. `store`: another client of the same store. `generation`: what
+    was agreed on; None: agree on it first, when all have come.
     """
 
-    def __init__(self, member: Membership, timeout: float, store: Store | None = None) -> None:
+    def __init__(
+        self, member: Membership, timeout: float, store: Store | None = None, generation: int | None = None
+    ) -> None:
         self._member, self._timeout = member, timeout
-        self.generation = member.generation(timeout)
+        self.generation = member.generation(timeout) if generation is None else generation
         self._all = store or member.store(timeout)
         self._store = PrefixStore(f"board/{self.generation}", self._all)
 
     def for_another_thread(self) -> Board:
         """The same board, with a client of its own."""
         client = self._member.store(self._timeout).clone()  # type: ignore[attr-defined]
-        return Board(self._member, self._timeout, client)
+        return Board(self._member, self._timeout, client, self.generation)
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
