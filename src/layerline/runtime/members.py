@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
 
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerline.errors import Elsewhere, LayerlineError, PeerLost, Stopped, UsageError
+from layerline.runtime.addresses import BY_ADDRESS, Listener, own_address, refuse_unreachable
 from layerline.runtime.generation import agreed_generation, outdated
 from layerline.schedules.plan import Plan
 from layerline.transport.rendezvous import join_store, serve_store
@@ -54,7 +54,7 @@ class Membership:
             return None
         where = environment[STORE].rpartition(":")[0] if launched else environment["MASTER_ADDR"]
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        return cls(rank, world, _own_address(where), launched)
+        return cls(rank, world, own_address(where), launched)
 
     @property
     def serves(self) -> bool:
@@ -67,7 +67,12 @@ class Membership:
             host, _, port = os.environ[STORE].rpartition(":")
         else:
             host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        return _store(host, int(port), self.serves, timeout)
+        try:
+            return _store(host, int(port), self.serves, timeout)
+        except PeerLost as error:
+            if not self.launched and error.hint:
+                error.hint += f"; or {BY_ADDRESS}"
+            raise
 
     def generation(self, timeout: float) -> int:
         """Which start of the processes this is; waits for all of them. Always the same. PeerLost."""
@@ -84,14 +89,6 @@ def _generation(member: Membership, timeout: float) -> int:
     store = member.store(timeout)
     with _asking():
         return agreed_generation(store, member.rank, member.world, timeout)
-
-
-def _own_address(peer: str) -> str:
-    """This machine's address on the way to `peer`; no packet is sent."""
-    with suppress(OSError), socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM) as way:
-        way.connect((peer, 9))
-        return str(way.getsockname()[0])
-    return "127.0.0.1"
 
 
 def refuse_idle(world: int, nodes: int) -> None:
@@ -168,10 +165,12 @@ class Board:
         return [self.look(name) for name in names]
 
     def meet(self) -> None:
-        """Wait until all processes are here. PeerLost that names those that are not."""
-        self.post(f"here {self._member.rank}", True)
+        """Wait until all processes are here. PeerLost that names those that are not; UsageError where they cannot
+        reach each other."""
+        self.post(f"here {self._member.rank}", asdict(Listener.here(self._member.host)))
         hint = "start the missing ones, and check that they reach this address and port"
-        self.wait(self._each("here"), self._each("rank"), hint=hint)
+        found = self.wait(self._each("here"), self._each("rank"), hint=hint)
+        refuse_unreachable([Listener(**each) for each in found])
 
     @contextmanager
     def telling(self, *, leave: bool = True) -> Iterator[None]:
