@@ -8,11 +8,11 @@ from typing import Protocol
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener
-from layerline.planned import Outcome, PlanJob, join_seconds
+from layerline.planned import Outcome, PlanJob
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.launch import launch
-from layerline.runtime.members import Board, Membership, placement
+from layerline.runtime.members import Board, Membership, join_seconds, placement
 from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots

@@ -17,12 +17,11 @@ from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
-from layerline.planned import join_seconds
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
-from layerline.runtime.members import Board, Membership, refuse_idle
+from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 
 

@@ -29,6 +29,8 @@ from layerline.transport.rendezvous import join_store, serve_store
 
 STORE = "LAYERLINE_STORE"
 """Set by our own launcher: address of its store."""
+JOIN_SECONDS = 120.0
+"""For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
 _SECONDS_BETWEEN = 0.05
 _LINGER_SECONDS = 5.0
 """For which the process that serves the store stays, so that the others can read why it ends."""
@@ -89,6 +91,11 @@ def _generation(member: Membership, timeout: float) -> int:
     store = member.store(timeout)
     with _asking():
         return agreed_generation(store, member.rank, member.world, timeout)
+
+
+def join_seconds() -> float:
+    """As `JOIN_SECONDS`, or as somebody set it."""
+    return float(os.environ.get("LAYERLINE_JOIN", JOIN_SECONDS))
 
 
 def refuse_idle(world: int, nodes: int) -> None:
