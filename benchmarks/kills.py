@@ -39,6 +39,23 @@ BASE: dict[str, Any] = {
     "device": "cpu",
 }
 RUNS: list[tuple[str, int, float, dict[str, Any]]] = [
+    (
+        "all-layers, int8, adaptive",
+        3,
+        0.2,
+        {
+            "schedule": {"kind": "all-layers"},
+            "nodes": 3,
+            "codec": {"kind": "int8"},
+            "negatives": {"kind": "adaptive"},
+        },
+    ),
+    (
+        "single-layer, adaptive, the launcher every time",
+        3,
+        1.0,
+        {"schedule": {"kind": "single-layer"}, "nodes": 3, "negatives": {"kind": "adaptive"}},
+    ),
     ("all-layers, random", 3, 0.2, {"schedule": {"kind": "all-layers"}, "nodes": 3}),
     (
         "all-layers, adaptive",
@@ -61,23 +78,6 @@ RUNS: list[tuple[str, int, float, dict[str, Any]]] = [
     ),
     ("federated, averaged", 3, 0.2, {"schedule": {"kind": "federated", "average": True}, "nodes": 3}),
     ("dff", 3, 0.2, {"schedule": {"kind": "dff", "batch": "mini"}, "nodes": 3, "send_optimizer_state": False}),
-    (
-        "all-layers, int8, adaptive",
-        3,
-        0.2,
-        {
-            "schedule": {"kind": "all-layers"},
-            "nodes": 3,
-            "codec": {"kind": "int8"},
-            "negatives": {"kind": "adaptive"},
-        },
-    ),
-    (
-        "single-layer, adaptive, the launcher every time",
-        3,
-        1.0,
-        {"schedule": {"kind": "single-layer"}, "nodes": 3, "negatives": {"kind": "adaptive"}},
-    ),
 ]
 """Name, processes, share of the kills that hit the launcher with all workers, settings."""
 
