@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,6 +31,10 @@ STORE = "LAYERLINE_STORE"
 """Set by our own launcher: address of its store."""
 JOIN_SECONDS = 120.0
 """For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
+SILENCE_SECONDS = 60.0
+"""After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
+LONGEST_SECONDS = 7 * 24 * 3600.0
+"""For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 _SECONDS_BETWEEN = 0.05
 _LINGER_SECONDS = 5.0
 """For which the process that serves the store stays, so that the others can read why it ends."""
@@ -95,7 +99,23 @@ def _generation(member: Membership, timeout: float) -> int:
 
 def join_seconds() -> float:
     """As `JOIN_SECONDS`, or as somebody set it."""
-    return float(os.environ.get("LAYERLINE_JOIN", JOIN_SECONDS))
+    return _seconds("LAYERLINE_JOIN", JOIN_SECONDS)
+
+
+def silence_seconds() -> float:
+    """As `SILENCE_SECONDS`, or as somebody set it."""
+    return _seconds("LAYERLINE_SILENCE", SILENCE_SECONDS)
+
+
+def _seconds(variable: str, otherwise: float) -> float:
+    """A time from the environment. UsageError where it is none."""
+    with suppress(ValueError):
+        seconds = float(os.environ.get(variable) or otherwise)
+        if 0 < seconds <= LONGEST_SECONDS:
+            return seconds
+    raise UsageError(
+        f"{variable}={os.environ[variable]} is no time to wait", hint=f"give seconds: {variable}={otherwise:g}"
+    )
 
 
 def refuse_idle(world: int, nodes: int) -> None:
@@ -151,11 +171,17 @@ class Board:
             return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def wait(
-        self, names: Sequence[str], who: Sequence[str], *, timeout: float | None = None, hint: str | None = None
+        self,
+        names: Sequence[str],
+        who: Sequence[str],
+        *,
+        timeout: float | None = None,
+        hint: str | None = None,
+        heed: Callable[[], None] = lambda: None,
     ) -> list[Any]:
         """Everything under these names, once it is there. PeerLost that says who is missing, after `timeout` seconds.
 
-        Where another process gave up, its error.
+        Where another process gave up, its error. `heed` is called meanwhile, and may raise.
         """
         timeout = self._timeout if timeout is None else timeout
         until = time.monotonic() + timeout
@@ -165,6 +191,7 @@ class Board:
                 if given_up:
                     raise given_up
                 self._refuse_outdated()
+                heed()
                 if time.monotonic() > until:
                     missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
                     raise PeerLost(f"nothing was heard of {', '.join(missing)} within {timeout:g} s", hint=hint)

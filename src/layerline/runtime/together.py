@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -22,7 +21,7 @@ from layerline.errors import Elsewhere
 from layerline.events import Event, Listener, PlanStarts, RowKept, Started
 from layerline.run import Run
 from layerline.runtime.forecast import Forecast
-from layerline.runtime.members import Board, Membership, join_seconds, placement
+from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.post import Post, links
@@ -32,11 +31,6 @@ from layerline.schedules.costs import Costs
 from layerline.schedules.plan import Action, Plan
 from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
-
-SILENCE_SECONDS = 60.0
-"""After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
-LONGEST_SECONDS = 7 * 24 * 3600.0
-"""For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 
 _PIECE = 500  # notes in one value of the store
 
@@ -83,7 +77,7 @@ class Together:
                 heard(PlanStarts(self.plan, forecast.before(), look))
             hear = self._posting(pipeline, both(standings.hear, heard))
             pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=elsewhere)
-            return self._put_together(pipeline, post, forecast)
+            return self._put_together(pipeline, post, forecast, stop)
 
     @cached_property
     def _places(self) -> list[int]:
@@ -129,7 +123,7 @@ class Together:
             codec=self.run.codec,
             timeout=LONGEST_SECONDS,
             join=join_seconds(),
-            silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
+            silence=silence_seconds(),
             host=self.member.host,
         )
 
@@ -157,11 +151,12 @@ class Together:
         counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
         return hear
 
-    def _put_together(self, pipeline: Pipeline, post: Post, forecast: Forecast) -> Trained:
+    def _put_together(self, pipeline: Pipeline, post: Post, forecast: Forecast, stop: Stop) -> Trained:
         for node in self._mine:
             self._tell(node, pipeline.slots.told(node))
         if self.member.rank:
-            self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
+            # The last slot of rank 0 may take long.
+            self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
             pipeline.tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
         model = pipeline.model(post)
