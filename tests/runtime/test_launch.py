@@ -12,6 +12,8 @@ import pytest
 from layerline import api
 from layerline.cli.main import main
 from layerline.errors import Stopped
+from layerline.files import alone_in
+from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.launch import launch
 from layerline.runtime.stop import Stop
 from runtime.members_by_hand import SMALL
@@ -90,3 +92,14 @@ def test_times_that_are_none(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {variable}={value} is no time to wait\n  give seconds: {variable}=")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_workers_refuse_ends_the_launcher_as_it_would_end_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = described(tmp_path, {"schedule": {"kind": "all-layers"}, "nodes": 2, "epochs": 2})
+    RunFolder.create(run, tmp_path / "run")
+    with alone_in(tmp_path / "run"):
+        for processes in ("1", "2"):
+            assert main(["resume", str(tmp_path / "run"), "--processes", processes, "--quiet"]) == 2
+            assert capsys.readouterr().err.startswith("error: another process is training in ")
