@@ -17,12 +17,11 @@ from layerline.data.dataset import Dataset
 from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
-from layerline.planned import join_seconds
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.runs import AnyRun
-from layerline.runtime.members import Board, Membership, refuse_idle
+from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 from layerline.sets import load_set
 
