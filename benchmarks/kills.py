@@ -38,19 +38,48 @@ BASE: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
-RUNS: list[tuple[str, int, dict[str, Any]]] = [
-    ("all-layers, random", 3, {"schedule": {"kind": "all-layers"}, "nodes": 3}),
-    ("all-layers, adaptive", 2, {"schedule": {"kind": "all-layers"}, "nodes": 3, "negatives": {"kind": "adaptive"}}),
-    ("all-layers, int8", 3, {"schedule": {"kind": "all-layers"}, "nodes": 3, "codec": {"kind": "int8"}}),
-    ("single-layer, sampled", 3, {"schedule": {"kind": "single-layer"}, "nodes": 3, "negatives": {"kind": "sampled"}}),
+RUNS: list[tuple[str, int, float, dict[str, Any]]] = [
+    (
+        "all-layers, int8, adaptive",
+        3,
+        0.2,
+        {
+            "schedule": {"kind": "all-layers"},
+            "nodes": 3,
+            "codec": {"kind": "int8"},
+            "negatives": {"kind": "adaptive"},
+        },
+    ),
+    (
+        "single-layer, adaptive, the launcher every time",
+        3,
+        1.0,
+        {"schedule": {"kind": "single-layer"}, "nodes": 3, "negatives": {"kind": "adaptive"}},
+    ),
+    ("all-layers, random", 3, 0.2, {"schedule": {"kind": "all-layers"}, "nodes": 3}),
+    (
+        "all-layers, adaptive",
+        2,
+        0.2,
+        {"schedule": {"kind": "all-layers"}, "nodes": 3, "negatives": {"kind": "adaptive"}},
+    ),
+    ("all-layers, int8", 3, 0.2, {"schedule": {"kind": "all-layers"}, "nodes": 3, "codec": {"kind": "int8"}}),
+    (
+        "single-layer, sampled",
+        3,
+        0.2,
+        {"schedule": {"kind": "single-layer"}, "nodes": 3, "negatives": {"kind": "sampled"}},
+    ),
     (
         "single-layer, head",
         4,
+        0.2,
         {"schedule": {"kind": "single-layer"}, "nodes": 4, "readout": {"kind": "softmax"}},
     ),
-    ("federated, averaged", 3, {"schedule": {"kind": "federated", "average": True}, "nodes": 3}),
-    ("dff", 3, {"schedule": {"kind": "dff", "batch": "mini"}, "nodes": 3, "send_optimizer_state": False}),
+    ("federated, averaged", 3, 0.2, {"schedule": {"kind": "federated", "average": True}, "nodes": 3}),
+    ("dff", 3, 0.2, {"schedule": {"kind": "dff", "batch": "mini"}, "nodes": 3, "send_optimizer_state": False}),
 ]
+"""Name, processes, share of the kills that hit the launcher with all workers, settings."""
 
 
 def workers(launcher: int) -> list[int]:
@@ -61,8 +90,11 @@ def workers(launcher: int) -> list[int]:
         return []
 
 
-def disturbed(run: Run, processes: int, kills: int, draw: random.Random, folder: Path) -> tuple[str, int]:
-    """Train with so many kills; the weights' digest, and how many kills there were before the end."""
+def disturbed(
+    run: Run, processes: int, kills: int, launchers: float, draw: random.Random, folder: Path
+) -> tuple[str, int]:
+    """Train with so many kills, a share `launchers` of them of everybody; the weights' digest, and how many kills there
+    were before the end."""
     (folder / "run.toml").write_text(run.to_toml(), encoding="utf-8")
     first = ["train", str(folder / "run.toml"), "--out-dir", str(folder / "run")]
     again = ["resume", str(folder / "run")]
@@ -74,7 +106,7 @@ def disturbed(run: Run, processes: int, kills: int, draw: random.Random, folder:
             _wait_for_work(launcher, folder / "run" / "slots", draw.uniform(0.1, 1.5))
             victims = workers(launcher.pid)
             if launcher.poll() is None and victims:
-                everybody = draw.random() < 0.2
+                everybody = draw.random() < launchers
                 for pid in [launcher.pid, *victims] if everybody else [draw.choice(victims)]:
                     os.kill(pid, signal.SIGKILL)
                 done += 1
@@ -109,13 +141,15 @@ def main() -> None:
     table = Table(title="Killed workers")
     for column in ("run", "processes", "kills", "seconds", "same bits"):
         table.add_column(column)
-    for number, (name, processes, settings) in zip(range(arguments.runs), itertools.cycle(RUNS), strict=False):
+    for number, (name, processes, launchers, settings) in zip(
+        range(arguments.runs), itertools.cycle(RUNS), strict=False
+    ):
         run = Run.from_dict(BASE | settings | {"seed": number})
         expected = train(run).values["weights_sha256"]
         wanted = -(-(arguments.kills - total) // (arguments.runs - number))
         with tempfile.TemporaryDirectory() as folder:
             begin = time.monotonic()
-            found, kills = disturbed(run, processes, wanted, draw, Path(folder))
+            found, kills = disturbed(run, processes, wanted, launchers, draw, Path(folder))
         total, wrong = total + kills, wrong + (found != expected)
         same = "yes" if found == expected else "NO"
         table.add_row(name, str(processes), str(kills), f"{time.monotonic() - begin:.0f}", same)

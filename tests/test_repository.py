@@ -15,8 +15,10 @@ from packaging.utils import canonicalize_name
 
 import settings_page
 from check_links import broken_links, main
-from layerline.cli.components import run_settings
+from layerline.base_run import BaseRun
+from layerline.cli.components import settings_below
 from layerline.run import Run
+from layerline.stream_run import StreamRun
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,11 +70,12 @@ def test_make_refuses_an_old_python_and_says_what_to_do(tmp_path: Path) -> None:
     assert not venv.exists()
 
 
-def test_the_page_of_settings_is_the_one_the_settings_give() -> None:
-    text = settings_page.PAGE.read_text(encoding="utf-8")
-    assert text == settings_page.page(), "write it again: python tools/settings_page.py"
-    assert all(f"| `{path}` |" in text or f"`{path}` is one of" in text for path in run_settings())
-    assert all(f"`{name}`" in text or f"## {name}" in text for name in Run.model_fields)
+@pytest.mark.parametrize(("page", "root"), [("settings.md", Run), ("stream-settings.md", StreamRun)])
+def test_the_pages_of_settings_are_those_the_settings_give(page: str, root: type[BaseRun]) -> None:
+    text = (settings_page.REFERENCE / page).read_text(encoding="utf-8")
+    assert text == settings_page.page(page), "write it again: python tools/settings_page.py"
+    assert all(f"| `{path}` |" in text or f"`{path}` is one of" in text for path in settings_below(root))
+    assert all(f"`{name}`" in text or f"## {name}" in text for name in root.model_fields if name != "kind")
 
 
 class TestLinks:

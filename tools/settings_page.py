@@ -1,10 +1,11 @@
-"""The reference page of all settings, from the settings themselves.
+"""The reference pages of all settings, from the settings themselves.
 
-A page written by hand is wrong after the first change of a default. This writes `docs/reference/settings.md` from the
-fields of the Run: name in TOML, flag, what it may be, default, and the docstring. A test holds the page to it.
+A page written by hand is wrong after the first change of a default. This writes `docs/reference/settings.md` and
+`stream-settings.md` from the fields of the Run and the StreamRun: name in TOML, flag, what it may be, default, and the
+docstring. A test holds the pages to it.
 
-    python tools/settings_page.py            write the page
-    python tools/settings_page.py --check    exit status 1 if the page is out of date
+    python tools/settings_page.py            write the pages
+    python tools/settings_page.py --check    exit status 1 if one is out of date
 """
 
 from __future__ import annotations
@@ -17,81 +18,109 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from layerline.cli.components import Setting, run_settings
+from layerline.base_run import BaseRun
+from layerline.cli.components import Setting, settings_below
 from layerline.cli.flags import flag_names
 from layerline.run import Run
 from layerline.settings import Settings
+from layerline.stream_run import StreamRun
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
-_INTRO = """\
-# Settings
-
-Everything that decides the result of a training, as a name in TOML, a flag of `layerline train` and a field of `Run`.
+_HOW = """\
 What a flag leaves out the file says (`layerline train run.toml`, `--config more.toml`), then the preset, then the
 default here.
 
-- A dot is a table: `objective.loss.beta` is `beta` in `[objective.loss]`. The short flag and the whole path
-  (`--objective.loss.beta`) mean the same.
-- A component is chosen by its kind: `--loss symba`, or `kind = "symba"` in `[objective.loss]`. Its settings belong to
+- A dot is a table: `{dotted}` is `{last}` in `[{table}]`. The short flag, where there is one, and the whole path
+  (`--{dotted}`) mean the same.
+- A component is chosen by its kind: `--{table} {kind}`, or `kind = "{kind}"` in `[{table}]`. Its settings belong to
   that kind.
 - `left out` is `none` on the command line, and no line in TOML.
 
 (This page is written by `python tools/settings_page.py`.)
 """
 
+_CHAPTERS = """\
+# Settings
 
-def page() -> str:
-    """The whole page."""
+Everything that decides the result of a training in chapters, or of all blocks side by side, as a name in TOML, a
+flag of `layerline train` and a field of `Run`. Streams have [their own](stream-settings.md).
+"""
+
+_STREAMS = """\
+# Settings of streams
+
+Everything that decides the result of a training in a stream (DGL, interlocking backprop, backprop), as a name in
+TOML, a flag of `layerline train` and a field of `StreamRun`. A file of such a run says `kind = "stream"`. Training in
+chapters has [other settings](settings.md).
+"""
+
+PAGES: dict[str, tuple[type[BaseRun], str]] = {
+    "settings.md": (
+        Run,
+        _CHAPTERS + _HOW.format(dotted="objective.loss.beta", last="beta", table="objective.loss", kind="symba"),
+    ),
+    "stream-settings.md": (
+        StreamRun,
+        _STREAMS + _HOW.format(dotted="network.depth", last="depth", table="network", kind="resnet"),
+    ),
+}
+"""The family of runs and the beginning of every page."""
+
+
+def page(name: str) -> str:
+    """A whole page."""
+    root, intro = PAGES[name]
     groups: dict[str, list[list[Setting]]] = {}
-    for path, settings in run_settings().items():
+    for path, settings in settings_below(root).items():
         top = path.partition(".")[0]
         inside = "." in path or settings[0].kinds
         groups.setdefault(top if inside else "", []).append(settings)
-    parts = [_INTRO, *_training(groups.pop(""))]
+    parts = [intro, *_training(groups.pop(""), root)]
     for top, group in groups.items():
-        parts += ["", f"## {top}", "", _said(Run.model_fields[top].description)]
+        parts += ["", f"## {top}", "", _said(root.model_fields[top].description)]
         for settings in group:
             if settings[0].kinds:
-                parts += ["", *_component(settings[0])]
-        rows = [row for settings in group if not settings[0].kinds for row in _rows(settings)]
+                parts += ["", *_component(settings[0], root)]
+        rows = [row for settings in group if not settings[0].kinds for row in _rows(settings, root)]
         if rows:
             parts += ["", *_table(("setting", "flag", "of kind", "values", "default", "what"), rows)]
     return "\n".join(parts) + "\n"
 
 
 def main(words: list[str]) -> int:
-    """Write the page, or check it."""
-    text = page()
+    """Write the pages, or check them."""
+    texts = {REFERENCE / name: page(name) for name in PAGES}
     if words == ["--check"]:
-        fresh = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        print("settings: up to date" if fresh else f"{PAGE.name} is out of date: python tools/settings_page.py")
-        return 0 if fresh else 1
-    PAGE.write_text(text, encoding="utf-8")
+        old = [path.name for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]
+        print(f"{' and '.join(old)}: out of date: python tools/settings_page.py" if old else "settings: up to date")
+        return 1 if old else 0
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 
-def _training(group: Iterable[list[Setting]]) -> Iterator[str]:
-    name = Run.model_fields["preset"]
+def _training(group: Iterable[list[Setting]], root: type[BaseRun]) -> Iterator[str]:
+    name = root.model_fields["preset"]
     rows: list[tuple[str, ...]] = [
         ("`preset`", "the first word", "text", _shown(name.default), _said(name.description))
     ]
     for settings in group:
-        rows += [(row[0], row[1], *row[3:]) for row in _rows(settings)]
+        rows += [(row[0], row[1], *row[3:]) for row in _rows(settings, root)]
     yield from ("## Training", "", *_table(("setting", "flag", "values", "default", "what"), rows))
 
 
-def _component(setting: Setting) -> Iterator[str]:
+def _component(setting: Setting, root: type[BaseRun]) -> Iterator[str]:
     """The kinds there are, each with the first paragraph of its docstring."""
     default = getattr(setting.field.default, "kind", None)
-    yield f"`{setting.path}` is one of (`{flag_names(setting.path)[0]}`):"
+    yield f"`{setting.path}` is one of (`{flag_names(setting.path, root)[0]}`):"
     yield ""
     for kind, model in setting.kinds.items():
         first = (inspect.getdoc(model) or "").partition("\n\n")[0]
         yield f"- `{kind}`{' (default)' if kind == default else ''}: {_said(first)}"
 
 
-def _rows(settings: Iterable[Setting]) -> Iterator[tuple[str, ...]]:
+def _rows(settings: Iterable[Setting], root: type[BaseRun]) -> Iterator[tuple[str, ...]]:
     """One path's rows; kinds that say the same share one."""
     owners: dict[tuple[str, ...], dict[str, None]] = {}
     for setting in settings:
@@ -102,7 +131,7 @@ def _rows(settings: Iterable[Setting]) -> Iterator[tuple[str, ...]]:
         )
         owners.setdefault(what, {}).update({setting.owner: None} if setting.owner else {})
     for said, kinds in owners.items():
-        yield (f"`{setting.path}`", f"`{flag_names(setting.path)[0]}`", ", ".join(kinds), *said)
+        yield (f"`{setting.path}`", f"`{flag_names(setting.path, root)[0]}`", ", ".join(kinds), *said)
 
 
 def _values(annotation: Any, bounds: Iterable[Any]) -> str:

@@ -13,15 +13,15 @@ from torch import nn
 
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
-from layerline.data.catalog import dataset_names, load_dataset
-from layerline.data.dataset import Dataset
+from layerline.data.catalog import TEXT_NAMES, dataset_names
+from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
 from layerline.planned import PlanJob, plan_job
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
-from layerline.results import readouts_of, values_of
+from layerline.results import bits_of, readouts_of, values_of
 from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints
@@ -32,6 +32,7 @@ from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free import FreeTrainer
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
+from layerline.sets import load_set
 from layerline.stream_run import StreamRun
 from layerline.team import Team, create_folder
 
@@ -60,7 +61,7 @@ def _silent(event: Event) -> None:
 def train(
     run: AnyRun,
     *,
-    data: Dataset | None = None,
+    data: AnySet | None = None,
     network: nn.Sequential | Sequence[nn.Module] | None = None,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
@@ -95,7 +96,7 @@ def train(
 def resume(
     run_dir: str | Path,
     *,
-    data: Dataset | None = None,
+    data: AnySet | None = None,
     network: nn.Sequential | Sequence[nn.Module] | None = None,
     data_dir: str | Path | None = None,
     listener: Listener = _silent,
@@ -125,14 +126,14 @@ def evaluate(
     run_dir: str | Path,
     *,
     dataset: str | None = None,
-    data: Dataset | None = None,
+    data: AnySet | None = None,
     data_dir: str | Path | None = None,
     network: nn.Sequential | Sequence[nn.Module] | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a trained model on a test set: `{"dataset", "examples", "test_accuracy", "readouts"}`."""
     model = load(run_dir, network=network)
     model.to("cuda" if torch.cuda.is_available() and model.run.device != "cpu" else "cpu")
-    data = data or load_dataset(dataset or model.run.dataset, data_dir=data_dir)
+    data = data or load_set(model.run, dataset, data_dir=data_dir)
     if data.test is None:
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):
@@ -142,8 +143,9 @@ def evaluate(
     return {
         "dataset": data.name,
         "examples": len(data.test),
-        "test_accuracy": next(iter(readouts.values())),
+        "test_accuracy": None if isinstance(data, TextSet) else next(iter(readouts.values())),
         "readouts": readouts,
+        **bits_of(model, data),
     }
 
 
@@ -152,7 +154,7 @@ class _Job:
     """A run with everything it needs; what can be wrong with it has been found before a folder is made."""
 
     trainer: AnyTrainer
-    data: Dataset
+    data: AnySet
 
     @property
     def run(self) -> AnyRun:
@@ -186,17 +188,18 @@ class _Job:
 
 def _prepare(
     run: AnyRun,
-    data: Dataset | None,
+    data: AnySet | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
 ) -> _Job | PlanJob:
-    data = data or load_dataset(run.dataset, data_dir=data_dir)
+    data = data or load_set(run, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
     device = _device(run)
     if isinstance(run, StreamRun):
         return _prepare_stream(run, data, network is not None, device)
-    assert isinstance(run, Run)
+    if isinstance(data, TextSet):
+        raise UsageError(f"{data.name} is a text, which only a language model learns from", hint="train a transformer")
     if network is not None and not isinstance(run.network, Own):
         raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
     with compute_threads(run):
@@ -205,7 +208,7 @@ def _prepare(
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
 
 
-def _prepare_stream(run: StreamRun, data: Dataset, own_network: bool, device: torch.device) -> _Job:
+def _prepare_stream(run: StreamRun, data: AnySet, own_network: bool, device: torch.device) -> _Job:
     if own_network:
         raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
     if run.is_planned:
@@ -214,12 +217,12 @@ def _prepare_stream(run: StreamRun, data: Dataset, own_network: bool, device: to
         return _Job(make_trainer(build_stream_model(run, data).to(device), data), data)
 
 
-def _resolve(run: AnyRun, data: Dataset | None, own_network: bool) -> AnyRun:
+def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
     """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
     if own_network and isinstance(run, Run):
         run = run.with_own_network()
     name = data.name if data else run.dataset
-    is_path = name not in dataset_names() and Path(name).exists()
+    is_path = name not in (*dataset_names(), *TEXT_NAMES) and Path(name).exists()
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
         **run.settled,
@@ -228,9 +231,9 @@ def _resolve(run: AnyRun, data: Dataset | None, own_network: bool) -> AnyRun:
     )
 
 
-def _is_own(data: Dataset | None) -> bool:
+def _is_own(data: AnySet | None) -> bool:
     """Whether a set cannot be read by its name."""
-    return data is not None and data.name not in dataset_names() and not Path(data.name).exists()
+    return data is not None and data.name not in (*dataset_names(), *TEXT_NAMES) and not Path(data.name).exists()
 
 
 def _device(run: AnyRun) -> torch.device:

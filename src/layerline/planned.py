@@ -9,12 +9,10 @@ What can be wrong with it is found before a folder is made: nodes that the sched
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ from torch import nn
 
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
-from layerline.errors import Elsewhere
-from layerline.events import Event, Listener, Noted, PlanStarts, Row, RowKept, Started
+from layerline.events import Event, Listener, Noted, PlanStarts, Row
 from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
@@ -31,28 +28,15 @@ from layerline.results import values_of
 from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
 from layerline.runtime.forecast import Forecast
-from layerline.runtime.members import Board, Membership, placement
-from layerline.runtime.model import Model
+from layerline.runtime.members import Board, Membership, join_seconds
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
-from layerline.runtime.post import Post, links
 from layerline.runtime.saved import AnyModel, save_model
-from layerline.runtime.standing import Standings, looking
+from layerline.runtime.standing import Standings
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
-from layerline.schedules.costs import Costs
-from layerline.schedules.plan import Action, Plan
-from layerline.transport.process_group import ProcessGroup
-from layerline.transport.rendezvous import Facts, check_peers
-
-JOIN_SECONDS = 120.0
-"""For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
-SILENCE_SECONDS = 60.0
-"""After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
-LONGEST_SECONDS = 7 * 24 * 3600.0
-"""For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
-
-_PIECE = 500  # notes in one value of the store
+from layerline.runtime.together import Together, Trained, both, started
+from layerline.schedules.plan import Plan
 
 Outcome = tuple[AnyModel, dict[str, Any], list[Row]]
 
@@ -79,106 +63,35 @@ class PlanJob:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                outcome = self._as_member(member, board, folder, heard, stop)
+                stack.enter_context(compute_threads(self.run))
+                part = Together(self.run, self.plan, self.data, self.blocks, member, board, folder.path)
+                outcome = self._finish(part.train(heard, stop), folder, heard, stop)
             board.leave()
             return outcome
         with _place(folder) as path, folder.alone() if folder else nullcontext():
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks, stays=folder is not None)
             with compute_threads(self.run), hears as heard:
-                before = Measured.of(pipeline.slots, self.plan.nodes)
-                forecast = self._forecast(pipeline, [0] * self.plan.nodes)
-                if not before.sittings and forecast.worth_measuring():
-                    forecast.note([forecast.measured()])
-                standings = Standings(pipeline)
-                heard(self._started(pipeline, before, folder))
-                heard(PlanStarts(self.plan, forecast.before(), standings.look))
-                pipeline.work(_both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
-                measured = Measured.of(pipeline.slots, self.plan.nodes)
-                return self._finish(pipeline, pipeline.model(), measured, folder, heard, stop, forecast)
+                return self._finish(self._alone(pipeline, folder, heard, stop), folder, heard, stop)
 
-    def _as_member(self, member: Membership, board: Board, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
-        """One process's part."""
-        store, places = member.store(join_seconds()), placement(self.plan, member.world)
-        mine = [node for node, rank in enumerate(places) if rank == member.rank]
-        who = [f"rank {rank}" for rank in range(member.world)]
-        with compute_threads(self.run):
-            facts = Facts.here(run=self.run.digest(), plan=self.plan.digest(), data=self.data.digest())
-            board.meet()
-            check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=join_seconds())
-            pipeline = Pipeline(self.run, self.plan, self.data, folder.path, nodes=mine, blocks=self.blocks)
-            before = Measured.of(pipeline.slots, self.plan.nodes)
-            durable = _durable(self.plan)
-            for node in mine:
-                board.post(f"done {node}", len(pipeline.slots.done(node)))
-            board.post(f"ready {member.rank}", before.sittings)
-            sitting = max(board.wait([f"ready {rank}" for rank in range(member.world)], who))
-            forecast = self._forecast(pipeline, places)
-            if not sitting and forecast.worth_measuring():
-                board.post(f"costs {member.rank}", asdict(forecast.measured()))
-                if member.rank == 0:
-                    found = board.wait([f"costs {rank}" for rank in range(member.world)], who)
-                    forecast.note([Costs(**costs) for costs in found])
-            others = [node for node in range(self.plan.nodes) if node not in mine]
+    def _alone(self, pipeline: Pipeline, folder: RunFolder | None, heard: Listener, stop: Stop) -> Trained:
+        """All nodes in this process."""
+        before = Measured.of(pipeline.slots, self.plan.nodes)
+        forecast = Forecast(self.run, self.plan, [0] * self.plan.nodes, self.data, pipeline.slots)
+        if not before.sittings and forecast.worth_measuring():
+            forecast.note([forecast.measured()])
+        standings = Standings(pipeline)
+        heard(started(pipeline, before, str(folder.path) if folder else ""))
+        heard(PlanStarts(self.plan, forecast.before(), standings.look))
+        pipeline.work(both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
+        return Trained(pipeline, pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes), forecast)
 
-            def done_elsewhere() -> set[int]:
-                return {row for node in others for row in durable[node][: board.look(f"done {node}") or 0]}
-
-            transport = ProcessGroup(
-                store,
-                member.rank,
-                places,
-                links(self.plan, places),
-                plan=self.plan.digest(),
-                generation=member.generation,
-                codec=self.run.codec,
-                timeout=LONGEST_SECONDS,
-                join=join_seconds(),
-                silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
-                host=member.host,
-            )
-            with transport, board.telling(leave=False):  # told before the connections end, which others notice
-                post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
-                standings = Standings(pipeline, partial(board.post, f"standing {member.rank}"))
-                heard(self._started(pipeline, before, folder))
-                if member.rank == 0:
-                    look = looking(standings, board.for_another_thread(), member.world)
-                    heard(PlanStarts(self.plan, forecast.before(), look))
-                hear = _posting(_both(standings.hear, heard), board, pipeline)
-                pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
-                for node in mine:
-                    _tell(board, node, pipeline.slots.told(node))
-                if member.rank:
-                    board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
-                    pipeline.tidy()
-                    raise Elsewhere("this process has done its part; rank 0 has the result")
-                model = pipeline.model(post)
-                measured = Measured({node: _told(board, node) for node in range(self.plan.nodes)})
-                board.post("home", True)
-                pipeline.tidy()
-            return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
-
-    def _started(self, pipeline: Pipeline, before: Measured, folder: RunFolder | None) -> Started:
-        where = str(folder.path) if folder else ""
-        return Started(self.run.preset, where, *pipeline.minibatches(), self.run.epochs, before.rows())
-
-    def _forecast(self, pipeline: Pipeline, places: Sequence[int]) -> Forecast:
-        return Forecast(self.run, self.plan, places, self.data, pipeline.slots)
-
-    def _finish(
-        self,
-        pipeline: Pipeline,
-        model: Model,
-        measured: Measured,
-        folder: RunFolder | None,
-        heard: Listener,
-        stop: Stop,
-        forecast: Forecast,
-    ) -> Outcome:
-        processes = max(forecast.places) + 1
+    def _finish(self, trained: Trained, folder: RunFolder | None, heard: Listener, stop: Stop) -> Outcome:
+        """Evaluate, and leave everything in the folder."""
+        model, measured, forecast = trained.model, trained.measured, trained.forecast
+        progress, more = Progress(measured.seconds, measured.rows()), measured.values(max(forecast.places) + 1)
         predicted, source = forecast.after(measured.facts)
-        progress, more = Progress(measured.seconds, measured.rows()), measured.values(processes)
         more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
-        values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
+        values = values_of(model, self.data, progress, folder, lambda: trained.pipeline.heed(stop), **more)
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
@@ -191,58 +104,8 @@ class PlanJob:
         return model, values, progress.rows
 
 
-def _both(first: Listener, second: Listener) -> Listener:
-    def hear(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return hear
-
-
-def join_seconds() -> float:
-    """As `JOIN_SECONDS`, or as somebody set it."""
-    return float(os.environ.get("LAYERLINE_JOIN", JOIN_SECONDS))
-
-
 def _mute(event: Event) -> None:
     """Rank 0 speaks for all."""
-
-
-def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
-    """The listener, and the board told how far the nodes here are."""
-
-    def hear(event: Event) -> None:
-        if isinstance(event, RowKept):
-            counts[event.node] += 1
-            board.post(f"done {event.node}", counts[event.node])
-        heard(event)
-
-    counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
-    return hear
-
-
-def _tell(board: Board, node: int, facts: list[dict[str, Any]]) -> None:
-    """All that a node noted, in pieces: a store refuses values of several megabytes."""
-    pieces = [facts[at : at + _PIECE] for at in range(0, len(facts), _PIECE)]
-    for number, piece in enumerate(pieces):
-        board.post(f"told {node} {number}", piece)
-    board.post(f"told {node}", len(pieces))
-
-
-def _told(board: Board, node: int) -> list[dict[str, Any]]:
-    """All that a node noted, once it has told it."""
-    who = [f"node {node}"]
-    (pieces,) = board.wait([f"told {node}"], who)
-    return [each for number in range(pieces) for each in board.wait([f"told {node} {number}"], who)[0]]
-
-
-def _durable(plan: Plan) -> list[list[int]]:
-    """The rows of each node that leave a result on disk, in order."""
-    found: list[list[int]] = [[] for _ in range(plan.nodes)]
-    for row, (action, node) in enumerate(zip(plan.action.tolist(), plan.node.tolist(), strict=True)):
-        if action != Action.FORWARD:
-            found[node].append(row)
-    return found
 
 
 def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:

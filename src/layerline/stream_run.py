@@ -17,8 +17,11 @@ from layerline.base_run import BaseRun
 from layerline.blocks.architecture import Architecture
 from layerline.blocks.conv import Conv
 from layerline.blocks.cut import Cut, CutLayers
+from layerline.blocks.heads.ahead import ManHead
 from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
+from layerline.blocks.heads.text import SharedUnembeddingHead
+from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
 from layerline.schedules.timing import Sync, Timing
@@ -39,6 +42,8 @@ class StreamRun(BaseRun):
     """Parts of a minibatch that follow each other through the blocks; gradients add up before the update."""
     head: Head = MlpSrHead()
     """From a block's output to class scores, where a loss is taken there."""
+    tokens: Literal["characters", "bytes"] = "characters"
+    """What a language model reads a text as."""
     optimizer: Descent = Sgd()
     """The optimizer of every block and its head."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -60,16 +65,21 @@ class StreamRun(BaseRun):
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
-        if self.reach != 1:
-            self._refuse_without_gradients()
+        self._refuse_dependence()
         return self
 
-    def _refuse_without_gradients(self) -> None:
-        """UsageError for what only blocks with losses of their own can do."""
+    def _refuse_dependence(self) -> None:
+        """UsageError for what only blocks can do that depend on no later block."""
         hint = "choose --reach 1"
-        if not isinstance(self.timing, Sync):
+        free, one = not isinstance(self.timing, Sync), self.reach == 1
+        if free and not one:
             raise UsageError("blocks can run freely only where no gradient goes back to them", hint=hint)
-        if not isinstance(self.boundary, Plain):
+        if free and isinstance(self.head, ManHead | SharedUnembeddingHead):
+            raise UsageError(
+                f"a block cannot run freely with a {self.head.kind} head, which follows the weights of a later block",
+                hint="choose another --head",
+            )
+        if not one and not isinstance(self.boundary, Plain):
             raise UsageError("a gradient cannot go back through outputs that were rounded or coded", hint=hint)
 
     @property
@@ -80,13 +90,18 @@ class StreamRun(BaseRun):
     def facts(self) -> dict[str, Any]:
         return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind}
 
+    @property
+    def reads_text(self) -> bool:
+        """True for language models, whose data is a text."""
+        return isinstance(self.network, Transformer)
+
     def reached(self, blocks: int) -> int:
         """The reach as a number, for a network of so many blocks. UsageError if it is more than there are."""
         if self.reach == "all":
             return blocks
         if self.reach > blocks:
             raise UsageError(
-                f"a gradient cannot reach over {self.reach} of {blocks} block(s)",
+                f"a gradient cannot reach over {self.reach} of {blocks} block{'s' * (blocks > 1)}",
                 hint="choose --reach all for backprop",
             )
         return self.reach

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener
-from layerline.planned import Outcome, PlanJob, join_seconds
+from layerline.planned import Outcome, PlanJob
 from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
 from layerline.runtime.launch import launch
-from layerline.runtime.members import Board, Membership, placement
+from layerline.runtime.members import Board, Membership, join_seconds, placement, silence_seconds
 from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
@@ -47,6 +47,12 @@ class Team:
                 raise UsageError(
                     "processes that work together need a folder to leave their slots in", hint="give out_dir"
                 )
+        if self.processes > 1 or member:
+            for seconds in (
+                join_seconds,
+                silence_seconds,
+            ):  # what is wrong with them is said before anything is started
+                seconds()
         if self.processes == 1 or member:
             return
         if not isinstance(job, PlanJob):
@@ -80,7 +86,7 @@ class Team:
         words += ["--data-dir", str(data_dir)] if data_dir else []
         words += ["--tensorboard"] if tensorboard else []
         words += [] if self.show else ["--quiet"]
-        launch(words, self.processes, folder.path, restarts=self.restarts)
+        launch(words, self.processes, folder.path, restarts=self.restarts, stop=stop)
         values = folder.result()
         if values is None:
             raise CheckpointError(f"the workers ended, but left no result in {folder.path}")

@@ -76,6 +76,72 @@ _SETTINGS = """
     --checkpoint-seconds
 """.split()  # noqa: SIM905, one line per setting
 
+_STREAM_SETTINGS = """
+    --dataset
+    --validation --no-validation
+    --standardise
+    --shift --augment.shift
+    --fill --augment.fill
+    --flip --no-flip --augment.flip --no-augment.flip
+    --epochs
+    --nodes
+    --speeds
+    --codec
+    --first --codec.first
+    --batch-size
+    --rate
+    --warmup --rate.warmup
+    --precision
+    --seed
+    --threads
+    --device
+    --eval-every
+    --checkpoint-seconds
+    --network
+    --network.widths
+    --classifier --network.classifier
+    --width --network.width
+    --network.depth
+    --attention-heads --network.attention-heads
+    --context --network.context
+    --dropout --network.dropout
+    --cut
+    --blocks --cut.blocks
+    --balance --cut.balance
+    --positions --cut.positions
+    --reach
+    --microbatches
+    --head
+    --hidden --head.hidden
+    --convolutions --head.convolutions
+    --head.widths
+    --head.depth
+    --head.momentum
+    --tokens
+    --optimizer
+    --lr --optimizer.lr
+    --optimizer.momentum
+    --nesterov --no-nesterov --optimizer.nesterov --no-optimizer.nesterov
+    --weight-decay --optimizer.weight-decay
+    --beta1 --optimizer.beta1
+    --beta2 --optimizer.beta2
+    --eps --optimizer.eps
+    --smoothing
+    --timing
+    --buffer --timing.buffer
+    --max-reuse --timing.max-reuse
+    --slowdowns --timing.slowdowns
+    --pace --timing.pace
+    --order-file --timing.order-file
+    --order-sha256 --timing.order-sha256
+    --boundary
+    --dims --boundary.dims
+    --codes --boundary.codes
+    --decay --boundary.decay
+    --refresh --boundary.refresh
+    --max-steps
+""".split()  # noqa: SIM905, one line per setting
+
 _WORLD = """
     --link --latency --arithmetic --memory --costs --measure --compare --gantt
 """.split()  # noqa: SIM905
@@ -111,6 +177,14 @@ def test_a_command_has_exactly_these_flags(command: str) -> None:
     importlib.import_module(f"layerline.cli.commands.{command}").add_arguments(parser)
     found = [flag for action in parser._actions for flag in action.option_strings]
     assert sorted(found) == sorted(["-h", "--help", *_FLAGS[command]])
+
+
+def test_a_stream_has_exactly_these_flags() -> None:
+    parser = Parser("train", "", "")
+    parser.words = ["--seed", "3", "dgl-cifar10"]
+    importlib.import_module("layerline.cli.commands.train").add_arguments(parser)
+    found = [flag for action in parser._actions for flag in action.option_strings]
+    assert sorted(found) == sorted(["-h", "--help", "--config", "--out-dir", *_TRAINING, *_STREAM_SETTINGS])
 
 
 def test_a_plan_in_numbers_has_exactly_these_flags() -> None:

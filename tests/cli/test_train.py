@@ -50,6 +50,40 @@ def test_every_preset_takes_another_data_set(layerline: Layerline, images: Path,
     assert values["parameters"] == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", [p.name for p in PRESETS if "kind" in p.settings and "cifar" in p.name])
+def test_stream_presets_take_another_data_set(layerline: Layerline, images: Path, name: str) -> None:
+    small = "--network conv --network.widths 8,8 --classifier linear --threads 1 --shift 1 --batch-size 8"
+    small += "" if name == "backprop-cifar10" else " --head linear"
+    words = ("--dataset", images, "--max-steps", "2", *small.split())
+    answer = layerline("train", name, *words, "--out-dir", "run", "--format", "json", "--quiet")
+    assert (answer.status, answer.err) == (0, "")
+    values = json.loads(answer.out)
+    assert values.keys() >= _PROMISED - {"chapters"} | {"reach", "microbatches"}
+    assert values["test_accuracy"] == values["readouts"]["last"]
+
+
+@pytest.mark.parametrize("name", [p.name for p in PRESETS if "shakespeare" in p.name])
+def test_language_presets_take_another_text(layerline: Layerline, tmp_path: Path, name: str) -> None:
+    (tmp_path / "my.txt").write_text("to be or not to be, that is the question. " * 50, encoding="utf-8")
+    words = ("--dataset", tmp_path / "my.txt", "--max-steps", "2", "--width", "16", "--context", "16", "--threads", "1")
+    answer = layerline("train", name, *words, "--out-dir", "run", "--format", "json", "--quiet")
+    assert (answer.status, answer.err) == (0, "")
+    assert 0 < json.loads(answer.out)["validation_bits_per_character"] < 8
+    assert "bits per character" in layerline("evaluate", "run").out
+    asked = layerline("predict", "run", tmp_path / "my.txt")
+    assert asked.status == 2
+    assert "reads text" in asked.err
+
+
+def test_a_flag_of_the_other_family_is_unknown(layerline: Layerline) -> None:
+    answer = layerline("train", "digits", "--reach", "2")
+    assert answer.status == 2
+    assert "unknown flag --reach" in answer.err
+    answer = layerline("train", "dgl-cifar10", "--negatives", "random")
+    assert answer.status == 2
+    assert "unknown flag --negatives" in answer.err
+
+
 def test_the_validation_flag_leaves_the_test_set_unread(layerline: Layerline, images: Path) -> None:
     flags = ("--dataset", images, "--validation", "--eval-every", "1", *_SMALL, "--format", "json", "--quiet")
     values = json.loads(layerline("train", "ff-mnist", *flags).out)

@@ -7,14 +7,13 @@ import io
 import json
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from layerline.cli.main import main
+from layerline.runtime.slots import Slots
 
 _TINY = ["--dataset", "digits", "--widths", "16,16,16,16", "--batch-size", "256"]
 _ALONE = ["--processes", "1"]
@@ -98,21 +97,20 @@ def test_other_settings_in_the_same_folder_are_refused(whole: Path) -> None:
     assert "is a run with other settings than those given" in done.err
 
 
-def test_interrupted_and_gone_on(tmp_path: Path) -> None:
+def test_interrupted_and_gone_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--epochs", "20", *_ALONE, "--only", "table-4", "--out-dir", "here"]
     second = tmp_path / "here/mnist-performance-optimized-single-layer/seed-0/slots/node-1.jsonl"
+    tell = Slots.tell
 
-    def interrupt() -> None:
-        """Ctrl-C, once the second run has finished a slot on its second node."""
-        until = time.monotonic() + 60
-        while not second.exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupted(slots: Slots, node: int, facts: dict[str, Any]) -> None:
+        """Ctrl-C, as the second run finishes a slot on its second node."""
+        first = not second.exists()
+        tell(slots, node, facts)
+        if first and second.exists():
+            os.kill(os.getpid(), signal.SIGINT)
 
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
+    monkeypatch.setattr(Slots, "tell", interrupted)
     done = reproduce(tmp_path, *words)
-    watcher.join()
     assert (done.status, done.out) == (130, "")
     assert "go on with: layerline reproduce pff-tables" in done.err
     assert "--only table-4 --out-dir here" in done.err

@@ -64,7 +64,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_only_the_last_is_kept_and_leftovers_go(tmp_path: Path) -> None:
     saved(tmp_path)
-    (tmp_path / ".00000018.safetensors.part").write_bytes(b"of a process that was killed")
+    (tmp_path / ".killed.part").mkdir()
+    (tmp_path / ".killed.part/00000018.safetensors").write_bytes(b"of a process that was killed")
     Checkpoints(tmp_path, "r", "d").save(TENSORS, Cursor(), PROGRESS, 19)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000019.safetensors", "latest.json"]
 

@@ -94,11 +94,11 @@ def workers(launcher: int) -> list[int]:
 
 
 def wait_for_slots(folder: Path, count: int) -> None:
-    """Until so many rows are noted as done."""
+    """Until so many rows are noted as done. Ask for few of those there are: nobody waits to be killed."""
     until = time.monotonic() + 60
     while sum(path.read_text().count('"durable": true') for path in folder.glob("slots/*.jsonl")) < count:
         assert time.monotonic() < until, "no progress"
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -122,11 +122,11 @@ def test_the_bits_of_one_process(name: str, tmp_path: Path) -> None:
 def test_killed_workers_are_started_again(tmp_path: Path) -> None:
     """kill -9 of any worker, at moments nobody chose: the launcher goes on, to the same bits."""
     run, file = described(
-        tmp_path, RUNS["all-layers, adaptive by a head, two nodes in one process"][0] | {"epochs": 40}
+        tmp_path, RUNS["all-layers, adaptive by a head, two nodes in one process"][0] | {"epochs": 50}
     )
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder), "--processes", "3", "--format", "json")
-    for slots in (draw.randint(1, 40), draw.randint(50, 100)):
+    for slots in (draw.randint(1, 30), draw.randint(40, 70)):
         wait_for_slots(folder, slots)
         os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
     out, err = end(launcher)
@@ -139,13 +139,13 @@ def test_everything_killed_and_resumed_with_another_number_of_processes(tmp_path
     run, file = described(tmp_path, RUNS["single-layer, ranking shared, int8"][0] | {"epochs": 30})
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder))
-    wait_for_slots(folder, 20)
+    wait_for_slots(folder, 10)
     gone = [launcher.pid, *workers(launcher.pid)]
     for pid in gone:
         os.kill(pid, signal.SIGKILL)
     launcher.communicate()
     second = start("resume", str(folder), "--processes", "2", "--quiet")
-    wait_for_slots(folder, 50)
+    wait_for_slots(folder, 20)
     second.send_signal(signal.SIGINT)
     _, err = end(second, status=130)
     assert f"go on with: layerline resume {folder}" in err

@@ -65,7 +65,7 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
     store = serve_store()
     data, posted = small_data(), []
     boards = [
-        Board(Membership(rank, 2, "127.0.0.1", 0, True), 5, join_store("127.0.0.1", store.port, timeout=5))
+        Board(Membership(rank, 2, "127.0.0.1", True), 5, join_store("127.0.0.1", store.port, timeout=5), 0)
         for rank in range(2)
     ]
 
@@ -86,5 +86,5 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
         def look(self, name: str) -> object:
             raise PeerLost(name)
 
-    gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", 0, True), 5, store), 2)
+    gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", True), 5, store, 0), 2)
     assert list(gone()) == [0]

@@ -24,13 +24,13 @@ RUN = Run.from_dict(
         "labels": {"strength": 3.0, "position": "append"},
         "negatives": {"kind": "adaptive"},
         "order": "chapters",
-        "epochs": 6,
+        "epochs": 3,
         "chapters": 3,
-        "batch_size": 16,
+        "batch_size": 64,
         "precision": "32-true",
         "threads": 1,
         "device": "cpu",
-        "checkpoint_seconds": 0.02,
+        "checkpoint_seconds": 0.0,
     }
 )
 
@@ -43,8 +43,9 @@ from layerline.run import Run
 from layerline.runtime.stop import on_signals
 
 def hear(event):
-    if isinstance(event, Saved):
+    if isinstance(event, Saved):  # after every minibatch
         print(event.path, flush=True)
+        sys.stdin.readline()
 
 verb, where = sys.argv[1:]
 with on_signals() as stop:
@@ -59,14 +60,21 @@ with on_signals() as stop:
 
 
 def interrupt(verb: str, where: Path, number: signal.Signals, after: int) -> int:
-    """Start a process, send the signal once it has saved `after` times; its exit status."""
-    child = subprocess.Popen([sys.executable, "-c", CHILD, verb, str(where)], stdout=subprocess.PIPE, text=True)
-    with child:
+    """Start a process, send the signal once it has saved `after` times; its exit status.
+
+    After each of these it waits to be told to go on, so it is never ahead.
+    """
+    words = [sys.executable, "-c", CHILD, verb, str(where)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin
         assert child.stdout
-        for _ in range(after):
+        for left in reversed(range(after)):
             assert child.stdout.readline(), "the run ended before it was interrupted"
+            if left:
+                child.stdin.write("\n")
+                child.stdin.flush()
         child.send_signal(number)
-        child.communicate(timeout=60)
+        child.communicate(timeout=60)  # closes its input, so it waits no more
     return child.returncode
 
 
@@ -79,13 +87,13 @@ def test_killed_terminated_interrupted_and_resumed(tmp_path: Path) -> None:
         facts = json.loads((where / "checkpoints" / "latest.json").read_text())
         return int(facts["file"].partition(".")[0])
 
-    assert interrupt("train", where, signal.SIGKILL, after=5) == -signal.SIGKILL
+    assert interrupt("train", where, signal.SIGKILL, after=15) == -signal.SIGKILL
     killed = done()
     assert killed > 0
-    assert interrupt("resume", where, signal.SIGTERM, after=3) == 75
+    assert interrupt("resume", where, signal.SIGTERM, after=30) == 75
     terminated = done()
     assert killed < terminated
-    assert interrupt("resume", where, signal.SIGINT, after=3) == 130
+    assert interrupt("resume", where, signal.SIGINT, after=40) == 130
     assert terminated < done()
     assert not (where / "result.json").exists()
 

@@ -10,7 +10,7 @@ from layerline.cli.output import note
 from layerline.cli.resolve import resolve
 from layerline.cli.training import load_data
 from layerline.data.catalog import published_sizes
-from layerline.data.dataset import held_out
+from layerline.data.dataset import Dataset, held_out
 from layerline.errors import UsageError
 from layerline.run import Run
 from layerline.runtime.planning import sizes_of
@@ -29,7 +29,8 @@ def run_and_sizes(arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...], 
         )
     known = published_sizes(run.dataset)
     if known is None:
-        data = load_data(run.dataset, arguments)
+        data = load_data(run, arguments)
+        assert isinstance(data, Dataset)
         known = data.shape, data.num_classes, len(data.train)
     shape, classes, examples = known
     if run.validation:

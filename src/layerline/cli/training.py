@@ -13,17 +13,17 @@ from rich.console import Console
 
 from layerline.api import Result
 from layerline.cli.output import Downloads, add_data_dir, add_format, print_json
-from layerline.data.catalog import load_dataset
 from layerline.data.dataset import Dataset
+from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
-from layerline.planned import join_seconds
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.runs import AnyRun
-from layerline.runtime.members import Board, Membership, refuse_idle
+from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
+from layerline.sets import load_set
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -58,27 +58,28 @@ def processes(run: AnyRun, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
 
 
-def load_data(name: str, arguments: argparse.Namespace) -> Dataset:
-    """The data set, downloaded if need be and allowed. While Ctrl-C still ends at once, so not during a training.
+def load_data(run: AnyRun, arguments: argparse.Namespace, name: str | None = None) -> AnySet:
+    """The run's data set (or another), downloaded if need be and allowed: while Ctrl-C still ends at once.
 
     It bears the name it was called by, a path for instance: by that name it is found again.
     """
-    data = load_dataset(
+    data = load_set(
+        run,
         name,
         data_dir=arguments.data_dir,
         download=not arguments.no_download,
         progress=Downloads(quiet=getattr(arguments, "quiet", False)),
     )
-    return replace(data, name=name)
+    return replace(data, name=name or run.dataset) if isinstance(data, Dataset) else data
 
 
-def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
+def prepare(run: AnyRun, arguments: argparse.Namespace) -> AnySet:
     """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data."""
     if arguments.tensorboard:
         require_tensorboard()
     member = Membership.of_environment()
     with Board(member, join_seconds()).telling() if member else nullcontext():  # who has no data tells the others
-        return load_data(dataset, arguments)
+        return load_data(run, arguments)
 
 
 def carry_out(training: Callable[[Listener, Stop], Result], run: AnyRun, arguments: argparse.Namespace) -> None:

@@ -46,6 +46,29 @@ _FAST_FF = {
     "negatives": {"kind": "sampled", "judge": "first-block"},
 }
 
+_STREAM_CIFAR = {
+    "kind": "stream",
+    "dataset": "cifar-10",
+    "standardise": "channel",
+    "augment": {"shift": 4, "flip": True, "fill": "reflect"},
+    "network": {"kind": "conv"},
+    "batch_size": 128,
+    "epochs": 15,
+    "optimizer": {"kind": "sgd", "lr": 0.1},
+    "rate": {"kind": "cosine", "warmup": 1.0},
+}
+
+_STREAM_SHAKESPEARE = {
+    "kind": "stream",
+    "dataset": "tinyshakespeare",
+    "network": {"kind": "transformer", "depth": 4, "width": 128, "attention_heads": 4, "context": 128, "dropout": 0.1},
+    "head": {"kind": "unembedding"},
+    "batch_size": 32,
+    "epochs": 10,
+    "optimizer": {"kind": "adamw", "lr": 0.002},
+    "rate": {"kind": "cosine", "warmup": 0.5},
+}
+
 PRESETS = (
     Preset(
         "digits",
@@ -144,6 +167,36 @@ PRESETS = (
             "augment": {"shift": 2},
             "epochs": 30,
         },
+    ),
+    Preset(
+        "dgl-cifar10",
+        "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
+        "not measured yet; the authors' log has 89.86 % for four convolutions after 50 epochs",
+        _STREAM_CIFAR,
+    ),
+    Preset(
+        "interlocking-cifar10",
+        "interlocking backprop on CIFAR-10: ResNet-20, every block trained by the loss one block ahead",
+        "not measured yet",
+        _STREAM_CIFAR | {"network": {"kind": "resnet", "depth": 20}, "head": {"kind": "conv"}, "reach": 2},
+    ),
+    Preset(
+        "interlocking-shakespeare",
+        "interlocking backprop on tinyshakespeare: a Transformer whose decoders are trained by the next one's loss",
+        "not measured yet",
+        _STREAM_SHAKESPEARE | {"reach": 2},
+    ),
+    Preset(
+        "backprop-cifar10",
+        "plain backprop on CIFAR-10: the network of dgl-cifar10",
+        "not measured yet",
+        _STREAM_CIFAR | {"reach": "all"},
+    ),
+    Preset(
+        "backprop-shakespeare",
+        "plain backprop on tinyshakespeare: the network of interlocking-shakespeare",
+        "not measured yet",
+        _STREAM_SHAKESPEARE | {"reach": "all"},
     ),
 )
 

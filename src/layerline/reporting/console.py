@@ -152,6 +152,8 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         style = "bold green" if chosen and len(values["readouts"]) > 1 else "bold" if chosen else ""
         what = "validation accuracy" if held else "test accuracy"
         facts.add_row(what, Text(f"{100 * value:.2f} %", style=style), f"{name}{' readout' if chosen else ''}")
+    for name, bits in values.get("bits_per_character", {}).items():
+        facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
     facts.add_row("training", _duration(values["train_seconds"]), f"{values['epochs']} epochs, {values['device']}")
@@ -164,7 +166,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     folder = shlex.quote(values["run_dir"])
     console.print(Text(f"The model lies in {values['run_dir']}/model. What to try next:"), soft_wrap=True)
     data = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
-    tries = [("predict", f"{folder} IMAGE", "which class an image is")]
+    tries = [] if "bits_per_character" in values else [("predict", f"{folder} IMAGE", "which class an image is")]
     tries.append(("evaluate", f"{folder}{data}", "measure it again"))
     if values["preset"] == "digits":
         tries.append(("train", "ff-mnist", "Forward-Forward on MNIST"))

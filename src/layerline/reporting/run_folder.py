@@ -30,7 +30,7 @@ from typing import Any
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import EpochDone, Event, Listener, Minibatch, Row, Started
-from layerline.files import alone_in, cannot_write, write_text
+from layerline.files import alone_in, cannot_write, sweep, write_text
 from layerline.reporting.environment import describe
 from layerline.reporting.metrics import Metrics, write_metrics
 from layerline.reporting.model_card import model_card
@@ -143,9 +143,14 @@ class RunFolder:
                 board.close()
 
     def write_result(self, values: dict[str, Any], rows: list[Row]) -> None:
-        """What a finished run says: `metrics.csv` whole, the model card, and `result.json` last of all."""
+        """What a finished run says: `metrics.csv` whole, the model card, and `result.json` last of all.
+
+        What killed processes left half written goes before.
+        """
         write_metrics(self.path / "metrics.csv", rows)
         write_text(self.model / "README.md", model_card(self.run(), values, self.path, self._about_model()))
+        for folder in (self.path, self.model, self.checkpoints):
+            sweep(folder)
         write_text(self.path / "result.json", _json(values))
 
     def _about_model(self) -> dict[str, Any]:

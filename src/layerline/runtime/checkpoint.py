@@ -21,7 +21,7 @@ from torch import Tensor
 
 from layerline.errors import CheckpointError, LayerlineError
 from layerline.events import Evaluated, Row
-from layerline.files import replacing, sha256_of, write_text
+from layerline.files import replacing, sha256_of, sweep, write_text
 from layerline.runtime.training import Cursor
 
 FORMAT = 1
@@ -54,10 +54,10 @@ class Checkpoints:
             "progress": asdict(progress),
         }
         write_text(self.folder / "latest.json", json.dumps(facts))
-        for pattern in ("*.safetensors", ".*.part"):  # older ones, and what a killed process left half written
-            for old in self.folder.glob(pattern):
-                if old != path:
-                    old.unlink(missing_ok=True)
+        for old in self.folder.glob("*.safetensors"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        sweep(self.folder)
         return path
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor], Cursor, Progress] | None:

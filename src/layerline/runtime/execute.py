@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from layerline.data.dataset import Dataset
+from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
 from layerline.runtime.chapters import ChapterTrainer
@@ -27,10 +27,11 @@ from layerline.schedules.timing import Sync
 AnyTrainer = Trainer | StreamTrainer
 
 
-def make_trainer(model: Model | StreamModel, data: Dataset) -> AnyTrainer:
+def make_trainer(model: Model | StreamModel, data: AnySet) -> AnyTrainer:
     """The trainer of a model's family, and of its run's order."""
     if isinstance(model, StreamModel):
         return (StreamTrainer if isinstance(model.run.timing, Sync) else FreeTrainer)(model, data)
+    assert not isinstance(data, TextSet)
     kind = SimultaneousTrainer if model.run.order == "simultaneous" else ChapterTrainer
     return kind(model, data)
 
@@ -50,7 +51,7 @@ class Execution:
     """One training from its last checkpoint (or the start) to its end."""
 
     def __init__(
-        self, trainer: BaseTrainer, data: Dataset, checkpoints: Checkpoints | None, listener: Listener, stop: Stop
+        self, trainer: BaseTrainer, data: AnySet, checkpoints: Checkpoints | None, listener: Listener, stop: Stop
     ) -> None:
         self.trainer, self.data, self.checkpoints = trainer, data, checkpoints
         self.listener, self.stop = listener, stop
@@ -115,7 +116,7 @@ class Execution:
         due = run.eval_every and epoch % run.eval_every == 0
         if not (due and self.trainer.comparable and self.data.test):
             return
-        split = "validation" if run.validation else "test"
+        split = "validation" if run.validation or isinstance(self.data, TextSet) else "test"
         right = self.trainer.model.accuracy(self.data.test)
         look = Evaluated(epoch, split, right, self.progress.train_seconds)
         self.progress.curve.append(look)

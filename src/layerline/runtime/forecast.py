@@ -14,7 +14,6 @@ The measurement takes about a fiftieth of the run and three seconds at most; wha
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from layerline.data.dataset import Dataset
-from layerline.files import write_text
+from layerline.files import scratch, write_text
 from layerline.run import Run
 from layerline.runtime.measure import measure
 from layerline.runtime.planning import sizes_of
@@ -62,8 +61,8 @@ class Forecast:
         sizes = self._sizes
         assert sizes is not None
         budget = min(LONGEST, SHARE * self._seconds())
-        with tempfile.TemporaryDirectory(dir=self.slots.folder) as path, torch.random.fork_rng(devices=[]):
-            place = Slots(Path(path), {})
+        with scratch(self.slots.folder) as path, torch.random.fork_rng(devices=[]):
+            place = Slots(path, {})
 
             def keep(tensors: dict[str, torch.Tensor]) -> None:
                 place.save(0, tensors)

@@ -15,18 +15,20 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from layerline.errors import LayerlineError, Stopped
-from layerline.runtime.members import GENERATION, STORE
-from layerline.runtime.stop import STATUS
+from layerline.runtime.members import STORE
+from layerline.runtime.stop import STATUS, Stop
 from layerline.transport.rendezvous import serve_store
 
 ERRORS = "LAYERLINE_ERRORS"
@@ -40,24 +42,26 @@ _THEIRS = {
 _ENDED = (LOST, 130, 143)  # by themselves, or by the launcher because another was lost
 
 
-def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: int) -> None:
+def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: int, stop: Stop) -> None:
     """Run `python -m layerline COMMAND` in so many processes, until all have ended well.
 
-    Starts them again, at most `restarts` times, after one was killed or lost. Stopped after Ctrl-C or SIGTERM;
-    LayerlineError with what the first of them had to say.
+    Starts them again, at most `restarts` times, after one was killed or lost. Stopped after Ctrl-C or SIGTERM, or when
+    asked to before the processes start; LayerlineError with what the first of them had to say.
     """
     for generation in range(restarts + 1):
         with tempfile.TemporaryDirectory(prefix="layerline-") as scratch, _quiet():
             store = serve_store()
-            ours = {STORE: f"127.0.0.1:{store.port}", GENERATION: str(generation), ERRORS: scratch}
+            ours = {STORE: f"127.0.0.1:{store.port}", ERRORS: scratch}
             with _environment(ours | _THEIRS):
-                failed = _started(command, processes, Path(scratch), folder)
+                failed = _started(command, processes, Path(scratch), folder, stop)
             if not failed:
                 return
             reports = {rank: _report(Path(scratch), rank) for rank in range(processes)}
-            refusals = [text for status, text in reports.values() if text and status not in (LOST, 130)]
+            refusals = [report for report in reports.values() if report[1] and report[0] not in (LOST, 130)]
             if refusals:
-                raise LayerlineError(refusals[0])
+                refusal = LayerlineError(refusals[0][1])
+                refusal.exit_status = refusals[0][0]
+                raise refusal
             lost = f"a worker ended ({', '.join(map(_how, failed))})"
             if any(status > 0 and status not in _ENDED for status in failed) or generation == restarts:
                 said = [text for _, text in reports.values() if text]
@@ -66,7 +70,7 @@ def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: in
             print(f"{lost}; going on from the finished slots", file=sys.stderr)
 
 
-def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path) -> list[int]:
+def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path, stop: Stop) -> list[int]:
     """Start and wait. The exit statuses of those that failed (negative: a signal); none if all ended well."""
     config = LaunchConfig(
         min_nodes=1,
@@ -79,16 +83,44 @@ def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path
         local_addr="127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,
+        signals_to_handle="",  # ours do, see below
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "layerline", *command)
+        with _raising(stop):
+            if stop.exit_status is None:
+                elastic_launch(config, sys.executable)("-m", "layerline", *command)
     except ChildFailedError as error:
         return [failure.exitcode for failure in error.failures.values()]
-    except SignalException as error:
-        status = STATUS.get(signal.Signals(error.sigval), 1)
-        hint = f"go on with: layerline resume {folder}"
-        raise Stopped("training was stopped; finished slots are saved", exit_status=status, hint=hint) from None
+    except SignalException:
+        pass
+    if stop.exit_status is not None:
+        what, hint = "training was stopped; finished slots are saved", f"go on with: layerline resume {folder}"
+        raise Stopped(what, exit_status=stop.exit_status, hint=hint)
     return []
+
+
+@contextmanager
+def _raising(stop: Stop) -> Iterator[None]:
+    """Signals set `stop` and end the workers by SIGTERM, from the first moment on.
+
+    Left to the elastic launcher, a Ctrl-C before it has started the workers would be lost, one after they have ended
+    would be an error, and workers that still import PyTorch would each show where Ctrl-C found them.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.exit_status = STATUS.get(signal.Signals(number), 1)
+        raise SignalException("stopped", sigval=signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _how(status: int) -> str:

@@ -12,22 +12,29 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Self
 
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from layerline.errors import Elsewhere, LayerlineError, PeerLost, Stopped, UsageError
+from layerline.runtime.addresses import BY_ADDRESS, Listener, own_address, refuse_unreachable
+from layerline.runtime.generation import agreed_generation, outdated
 from layerline.schedules.plan import Plan
 from layerline.transport.rendezvous import join_store, serve_store
 
-STORE, GENERATION = "LAYERLINE_STORE", "LAYERLINE_GENERATION"
-"""Set by our own launcher: address of its store, and how often it has started the processes."""
+STORE = "LAYERLINE_STORE"
+"""Set by our own launcher: address of its store."""
+JOIN_SECONDS = 120.0
+"""For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
+SILENCE_SECONDS = 60.0
+"""After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
+LONGEST_SECONDS = 7 * 24 * 3600.0
+"""For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 _SECONDS_BETWEEN = 0.05
 _LINGER_SECONDS = 5.0
 """For which the process that serves the store stays, so that the others can read why it ends."""
@@ -41,8 +48,6 @@ class Membership:
     world: int
     host: str
     """This process's own address, to listen on."""
-    generation: int
-    """How often the processes were started."""
     launched: bool
     """By our own launcher, which speaks for all of them."""
 
@@ -54,9 +59,8 @@ class Membership:
         if "RANK" not in environment or not (launched or "TORCHELASTIC_RUN_ID" in environment):
             return None
         where = environment[STORE].rpartition(":")[0] if launched else environment["MASTER_ADDR"]
-        generation = environment.get(GENERATION if launched else "TORCHELASTIC_RESTART_COUNT", "0")
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        return cls(rank, world, _own_address(where), int(generation), launched)
+        return cls(rank, world, own_address(where), launched)
 
     @property
     def serves(self) -> bool:
@@ -69,7 +73,16 @@ class Membership:
             host, _, port = os.environ[STORE].rpartition(":")
         else:
             host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        return _store(host, int(port), self.serves, timeout)
+        try:
+            return _store(host, int(port), self.serves, timeout)
+        except PeerLost as error:
+            if not self.launched and error.hint:
+                error.hint += f"; or {BY_ADDRESS}"
+            raise
+
+    def generation(self, timeout: float) -> int:
+        """Which start of the processes this is; waits for all of them. Always the same. PeerLost."""
+        return _generation(self, timeout)
 
 
 @cache  # a second server would not have what the first was told
@@ -77,12 +90,32 @@ def _store(host: str, port: int, serves: bool, timeout: float) -> Store:
     return (serve_store if serves else join_store)(host, port, timeout=timeout)
 
 
-def _own_address(peer: str) -> str:
-    """This machine's address on the way to `peer`; no packet is sent."""
-    with suppress(OSError), socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM) as way:
-        way.connect((peer, 9))
-        return str(way.getsockname()[0])
-    return "127.0.0.1"
+@cache  # a process enters one generation only
+def _generation(member: Membership, timeout: float) -> int:
+    store = member.store(timeout)
+    with _asking():
+        return agreed_generation(store, member.rank, member.world, timeout)
+
+
+def join_seconds() -> float:
+    """As `JOIN_SECONDS`, or as somebody set it."""
+    return _seconds("LAYERLINE_JOIN", JOIN_SECONDS)
+
+
+def silence_seconds() -> float:
+    """As `SILENCE_SECONDS`, or as somebody set it."""
+    return _seconds("LAYERLINE_SILENCE", SILENCE_SECONDS)
+
+
+def _seconds(variable: str, otherwise: float) -> float:
+    """A time from the environment. UsageError where it is none."""
+    with suppress(ValueError):
+        seconds = float(os.environ.get(variable) or otherwise)
+        if 0 < seconds <= LONGEST_SECONDS:
+            return seconds
+    raise UsageError(
+        f"{variable}={os.environ[variable]} is no time to wait", hint=f"give seconds: {variable}={otherwise:g}"
+    )
 
 
 def refuse_idle(world: int, nodes: int) -> None:
@@ -109,21 +142,27 @@ def placement(plan: Plan, world: int) -> list[int]:
 class Board:
     """What the processes let each other know, in the store. All raise PeerLost where the store is gone.
 
-    Used by one thread: a client that waits blocks others. `store`: another client of the same store.
+    Used by one thread: a client that waits blocks others. `store`: another client of the same store. `generation`: what
+    was agreed on; None: agree on it first, when all have come.
     """
 
-    def __init__(self, member: Membership, timeout: float, store: Store | None = None) -> None:
+    def __init__(
+        self, member: Membership, timeout: float, store: Store | None = None, generation: int | None = None
+    ) -> None:
         self._member, self._timeout = member, timeout
-        self._store = PrefixStore(f"board/{member.generation}", store or member.store(timeout))
+        self.generation = member.generation(timeout) if generation is None else generation
+        self._all = store or member.store(timeout)
+        self._store = PrefixStore(f"board/{self.generation}", self._all)
 
     def for_another_thread(self) -> Board:
         """The same board, with a client of its own."""
         client = self._member.store(self._timeout).clone()  # type: ignore[attr-defined]
-        return Board(self._member, self._timeout, client)
+        return Board(self._member, self._timeout, client, self.generation)
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
         with _asking():
+            self._refuse_outdated()
             self._store.set(name, json.dumps(value))
 
     def look(self, name: str) -> Any:
@@ -132,11 +171,17 @@ class Board:
             return json.loads(self._store.get(name)) if self._store.check([name]) else None
 
     def wait(
-        self, names: Sequence[str], who: Sequence[str], *, timeout: float | None = None, hint: str | None = None
+        self,
+        names: Sequence[str],
+        who: Sequence[str],
+        *,
+        timeout: float | None = None,
+        hint: str | None = None,
+        heed: Callable[[], None] = lambda: None,
     ) -> list[Any]:
         """Everything under these names, once it is there. PeerLost that says who is missing, after `timeout` seconds.
 
-        Where another process gave up, its error.
+        Where another process gave up, its error. `heed` is called meanwhile, and may raise.
         """
         timeout = self._timeout if timeout is None else timeout
         until = time.monotonic() + timeout
@@ -145,6 +190,8 @@ class Board:
                 given_up = self._given_up()
                 if given_up:
                     raise given_up
+                self._refuse_outdated()
+                heed()
                 if time.monotonic() > until:
                     missing = [each for name, each in zip(names, who, strict=True) if not self._store.check([name])]
                     raise PeerLost(f"nothing was heard of {', '.join(missing)} within {timeout:g} s", hint=hint)
@@ -152,10 +199,12 @@ class Board:
         return [self.look(name) for name in names]
 
     def meet(self) -> None:
-        """Wait until all processes are here. PeerLost that names those that are not."""
-        self.post(f"here {self._member.rank}", True)
+        """Wait until all processes are here. PeerLost that names those that are not; UsageError where they cannot
+        reach each other."""
+        self.post(f"here {self._member.rank}", asdict(Listener.here(self._member.host)))
         hint = "start the missing ones, and check that they reach this address and port"
-        self.wait(self._each("here"), self._each("rank"), hint=hint)
+        found = self.wait(self._each("here"), self._each("rank"), hint=hint)
+        refuse_unreachable([Listener(**each) for each in found])
 
     @contextmanager
     def telling(self, *, leave: bool = True) -> Iterator[None]:
@@ -192,6 +241,11 @@ class Board:
 
     def _each(self, what: str) -> list[str]:
         return [f"{what} {rank}" for rank in range(self._member.world)]
+
+    def _refuse_outdated(self) -> None:
+        """PeerLost where the processes were started again, without this one."""
+        if outdated(self._all, self.generation):
+            raise PeerLost("processes of this run were started again; this one is of the start before")
 
     def _given_up(self) -> LayerlineError | None:
         """The error of a process that gave up."""

@@ -78,6 +78,7 @@ class Pipeline:
         done_elsewhere: Callable[[], set[int]] = set,
     ) -> None:
         """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
+        self.slots.sweep()
         worker = Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=done_elsewhere)
         with closing(worker.work()) as events:
             for event in events:
@@ -115,6 +116,7 @@ class Pipeline:
         for node in self.nodes:
             for row in self.slots.done(node) - last:
                 self.slots.drop(row)
+        self.slots.sweep()
 
     def heed(self, stop: Stop) -> None:
         """Stopped when asked to."""

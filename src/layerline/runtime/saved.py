@@ -24,6 +24,7 @@ from torch import nn
 
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.normaliser import BaseNormaliser, NoNorm
+from layerline.blocks.tokens import TokenEncoder
 from layerline.data.labels import LabelInput
 from layerline.errors import CheckpointError, UsageError
 from layerline.files import write_text
@@ -91,12 +92,15 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
     about = _describe(folder / "model.json")
     with torch.random.fork_rng(devices=[]):
         if isinstance(run, StreamRun):
-            model: AnyModel = StreamModel(run, _encoder(about, NoNorm(), None, torch.float32), about.classes)
+            encoder: Encoder | TokenEncoder = _encoder(about, NoNorm(), None, torch.float32)
+            if run.reads_text:
+                encoder = TokenEncoder(about.shape[0], len(about.classes))
+            model: AnyModel = StreamModel(run, encoder, about.classes)
         else:
             assert isinstance(run, Run)
             labels = run.labels if run.writes_labels else None
-            encoder = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
-            model = Model(run, run.network.build(encoder.input_shape, network), encoder, about.classes)
+            encoder_ = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
+            model = Model(run, run.network.build(encoder_.input_shape, network), encoder_, about.classes)
     _fill(model, folder / "model.safetensors")
     return model.eval()
 

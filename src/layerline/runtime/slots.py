@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, uint8
 
 from layerline.errors import CheckpointError, LayerlineError
-from layerline.files import replacing, write_text
+from layerline.files import replacing, sweep, write_text
 
 FORMAT = 1
 
@@ -38,9 +37,7 @@ class Slots:
         facts = {"format": FORMAT} | identity
         recorded = folder / "plan.json"
         if not recorded.exists():
-            ours = folder / f"plan.{uuid.uuid4().hex}.json"  # several processes may come here at once
-            write_text(ours, json.dumps(facts, indent=2) + "\n")
-            ours.replace(recorded)
+            write_text(recorded, json.dumps(facts, indent=2) + "\n")
             return
         try:
             found: Any = json.loads(recorded.read_text(encoding="utf-8"))
@@ -89,6 +86,10 @@ class Slots:
     def drop(self, row: int) -> None:
         """Delete a result that nothing needs any more."""
         self._path(row).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete what killed processes left half written."""
+        sweep(self.folder)
 
     def tell(self, node: int, facts: dict[str, Any]) -> None:
         """Note what a node did: at least `row`, and whether it left a `durable` result."""

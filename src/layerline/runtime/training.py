@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from layerline.base_run import BaseRun
 from layerline.data.dataset import Examples
+from layerline.data.text_set import Windows
 from layerline.events import Event
 
 
@@ -61,14 +62,16 @@ class Predictor(nn.Module, ABC):
 
     def predict(self, raw: Tensor) -> Tensor:
         """Class numbers, int64 [B]."""
-        return self.scores(raw).argmax(1)
+        return self.scores(raw).argmax(-1)
 
-    def accuracy(self, examples: Examples, readout: Any = None, heed: Callable[[], None] = lambda: None) -> float:
+    def accuracy(
+        self, examples: Examples | Windows, readout: Any = None, heed: Callable[[], None] = lambda: None
+    ) -> float:
         """Fraction of examples it gets right. `heed` is called between parts, and may raise."""
         predicted = []
         for part in examples.inputs.split(self.chunk_rows(readout)):
             heed()
-            predicted.append(self.scores(part, readout).argmax(1).cpu())
+            predicted.append(self.scores(part, readout).argmax(-1).cpu())
         return (torch.cat(predicted) == examples.labels).double().mean().item()
 
 

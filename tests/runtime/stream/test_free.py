@@ -175,6 +175,7 @@ def test_the_run_folder_says_what_crossed_and_goes_on_only_with_its_order(tmp_pa
     [
         ({"timing": {"kind": "async"}, "reach": 2}, "run freely only where no gradient"),
         ({"timing": {"kind": "recorded", "order_file": "x"}, "reach": "all"}, "run freely only where no gradient"),
+        ({"timing": {"kind": "async"}, "head": {"kind": "man"}}, "cannot run freely with a man head"),
         ({"boundary": VQ, "reach": 2}, "a gradient cannot go back"),
         ({"boundary": {"kind": "bf16"}, "reach": "all"}, "a gradient cannot go back"),
         ({"timing": {"kind": "async", "buffer": 0}}, "buffer"),

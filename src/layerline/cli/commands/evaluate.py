@@ -24,11 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every readout and print."""
-    name = arguments.dataset or from_toml(model_folder(Path(arguments.run_dir)) / "config.toml").dataset
-    values = api.evaluate(arguments.run_dir, data=load_data(name, arguments))
+    trained = from_toml(model_folder(Path(arguments.run_dir)) / "config.toml")
+    values = api.evaluate(arguments.run_dir, data=load_data(trained, arguments, arguments.dataset))
     if arguments.format == "json":
         print_json(values)
         return
+    for readout, bits in values.get("bits_per_character", {}).items():
+        print(f"{readout}: {bits:.4f} bits per character")
     print(f"{values['dataset']}, {values['examples']:,} test examples")
     width = max(map(len, values["readouts"]))
     for number, (readout, accuracy) in enumerate(values["readouts"].items()):

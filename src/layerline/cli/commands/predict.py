@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerline import api
+from layerline.blocks.tokens import TokenEncoder
 from layerline.cli.output import add_format, print_json
 from layerline.data.inputs import read_inputs
+from layerline.errors import UsageError
 
 _COLUMNS = 10  # up to so many classes each has a column; beyond, only the best are shown
 _BEST = 5
@@ -31,6 +33,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the class and the scores of everything that was named."""
     model = api.load(arguments.run_dir)
     encoder = model.encoder
+    if isinstance(encoder, TokenEncoder):
+        raise UsageError(
+            f"the model of {arguments.run_dir} reads text, and has no classes to tell images apart",
+            hint=f"measure it: layerline evaluate {arguments.run_dir}",
+        )
     files = [Path(p) for p in arguments.images]
     inputs = read_inputs(files, encoder.shape, images=encoder.images, resize=arguments.resize)
     scores = [[float(score) for score in row] for row in model.scores(inputs.examples).tolist()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from layerline.reporting.environment import usable_cores
 from layerline.reproduction.cells import CELLS, Job, Shared, chosen, jobs_of
 from layerline.reproduction.report import lines_of, markdown, write_tables
 from layerline.reproduction.times import Shape, expected
+from layerline.run import Run
 from layerline.runtime.members import Membership
 from layerline.runtime.stop import on_signals
 
@@ -191,7 +191,9 @@ class _Reproduction:
 
     def _load(self, name: str) -> Dataset:
         if name not in self._data:
-            self._data[name] = replace(load_data(name, self.arguments), name=name)
+            data = load_data(Run(dataset=name), self.arguments)
+            assert isinstance(data, Dataset)
+            self._data[name] = data
         return self._data[name]
 
     def _say(self, words: str) -> None:

@@ -51,7 +51,7 @@ class Crossing:
 def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
     """One for every block but the last. UsageError where the run's boundary does not fit a block's outputs."""
     run, encoder = model.run, model.encoder
-    costs = layer_costs(list(model.blocks), encoder.input_shape)
+    costs = layer_costs(list(model.blocks), encoder.input_shape, encoder.dtype)
     made = []
     for index, cost in enumerate(costs[:-1]):
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from layerline.blocks.network import predicting
-from layerline.data.dataset import Dataset
+from layerline.data.text_set import AnySet
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import Stage
@@ -37,7 +37,7 @@ LABELS = "labels"
 class FreeTrainer(StreamTrainer):
     """All blocks at their own speed. The cursor's batch counts events."""
 
-    def __init__(self, model: StreamModel, data: Dataset) -> None:
+    def __init__(self, model: StreamModel, data: AnySet) -> None:
         super().__init__(model, data)
         order = self.run.timing.order(len(self.stages), super().steps, self.run.seed)
         assert order is not None
@@ -46,7 +46,7 @@ class FreeTrainer(StreamTrainer):
         self._numbers = order.number
         self._waiting: dict[tuple[int, int], Parcel] = {}
         self._examples = torch.zeros(len(self.stages), dtype=torch.int64)
-        self._drawn: tuple[int, Tensor, Tensor | None] = (-1, torch.empty(0), None)
+        self._order_n: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
     def steps(self) -> int:
@@ -134,11 +134,11 @@ class FreeTrainer(StreamTrainer):
             parcel = self._waiting[block - 1, source]
             return self.crossings[block - 1].open(parcel), parcel[LABELS]
         epoch, batch = divmod(source, self.batches)
-        if self._drawn[0] != epoch:
-            self._drawn = (epoch, self.data.order(epoch), self.data.augmentation(epoch))
-        _, order_n, augmentation_n = self._drawn
-        indices = order_n[batch * self.run.batch_size : (batch + 1) * self.run.batch_size]
-        return self.model.encoded(self.data.images(indices, augmentation_n)), self.data.labels[indices]
+        if self._order_n[0] != epoch:
+            self._order_n = epoch, self.data.order(epoch)
+        indices = self._order_n[1][batch * self.run.batch_size : (batch + 1) * self.run.batch_size]
+        raw, labels = self.data.take(indices, epoch)
+        return self.model.encoded(raw), labels
 
     def _learn_alone(self, stage: Stage, x: Tensor, labels: Tensor, number: int) -> Tensor:
         """A step of a block from its own loss; what it put out before."""
@@ -151,7 +151,7 @@ class FreeTrainer(StreamTrainer):
             _, record = stage.backward(part, targets, [], len(targets) / len(labels))
             assert record is not None
             self._losses[stage.index] += record[0] * len(targets)
-            self._right[stage.index] += record[1]
+            self._right[stage.index] += record[1] * len(targets) / targets.numel()
         self._examples[stage.index] += len(labels)
         stage.update(run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

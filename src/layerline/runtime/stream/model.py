@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from layerline.blocks.cost import layer_costs
 from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.heads.ahead import MomentumHead
+from layerline.blocks.heads.base import flat
+from layerline.blocks.heads.text import SharedUnembedding
+from layerline.blocks.layer import Unembedding
 from layerline.blocks.network import predicting
 from layerline.blocks.normaliser import NoNorm
-from layerline.data.dataset import Dataset
+from layerline.blocks.tokens import TokenEncoder
+from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
@@ -38,11 +45,11 @@ class StreamModel(Predictor):
 
     run: StreamRun
 
-    def __init__(self, run: StreamRun, encoder: Encoder, classes: tuple[str, ...]) -> None:
+    def __init__(self, run: StreamRun, encoder: Encoder | TokenEncoder, classes: tuple[str, ...]) -> None:
         super().__init__()
         self.run, self.encoder, self.classes = run, encoder, classes
         layers = run.network.layers(encoder.shape, len(classes))
-        blocks = run.cut.split(layers, torch.zeros(2, *encoder.input_shape))
+        blocks = run.cut.split(layers, torch.zeros(2, *encoder.input_shape, dtype=encoder.dtype))
         self.reach = Reach(len(blocks), run.reached(len(blocks)))
         self.blocks = nn.ModuleList(blocks)
         self.heads = _heads(run, blocks, self.reach.losses, encoder)
@@ -53,6 +60,17 @@ class StreamModel(Predictor):
     def head(self, block: int) -> nn.Module | None:
         """The head on a block, if there is one."""
         return dict(self.heads.items()).get(str(block))
+
+    def follow(self) -> None:
+        """Heads that are made of later layers take a step after them; to be called after every update."""
+        for block, head in self.heads.items():
+            ahead = flat(list(self.blocks[int(block) + 1 :]))
+            if isinstance(head, MomentumHead):
+                head.follow(ahead[0])
+            elif isinstance(head, SharedUnembedding):
+                last = ahead[-1]
+                assert isinstance(last, Unembedding)
+                head.follow(last)
 
     def encoded(self, raw: Tensor) -> Tensor:
         """What the first block sees of raw examples."""
@@ -68,14 +86,25 @@ class StreamModel(Predictor):
         return _CHUNK
 
     def scores(self, raw: Tensor, readout: BlockReadout | None = None) -> Tensor:
-        """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
-        refuse_other_examples(self.encoder, raw)
+        """Scores per class, float32 [B, C] (of tokens [B, T, C]) on the model's device, computed in chunks."""
+        if isinstance(self.encoder, Encoder):
+            refuse_other_examples(self.encoder, raw)
         block = readout.block if readout else len(self.blocks) - 1
         device = next(self.parameters()).device
         with predicting(self), torch.inference_mode(), self.autocast(device):
             return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
 
     forward = scores
+
+    def bits(self, examples: Windows, readout: BlockReadout | None = None) -> float:
+        """Bits that a token of these windows takes, on average: cross-entropy to the base 2."""
+        total = 0.0
+        for inputs, labels in zip(examples.inputs.split(_CHUNK), examples.labels.split(_CHUNK), strict=True):
+            scores = self.scores(inputs, readout)
+            total += functional.cross_entropy(
+                scores.flatten(0, 1), labels.flatten().to(scores.device), reduction="sum"
+            ).item()
+        return total / examples.labels.numel() / math.log(2)
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Of each block and its head."""
@@ -101,10 +130,18 @@ class StreamModel(Predictor):
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
 
 
-def build_stream_model(run: StreamRun, data: Dataset) -> StreamModel:
+def build_stream_model(run: StreamRun, data: AnySet) -> StreamModel:
     """A fresh model for this data: weights drawn from the run's seed, statistics taken from the training set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
+        return StreamModel(run, _encoder(run, data), data.classes)
+
+
+def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:
+    if isinstance(data, TextSet):
+        return TokenEncoder(data.context, data.num_classes)
     mean, std = statistics(data.train.inputs, run.standardise)
-    encoder = Encoder(
+    return Encoder(
         images=data.is_image,
         shape=data.shape,
         classes=data.num_classes,
@@ -115,14 +152,13 @@ def build_stream_model(run: StreamRun, data: Dataset) -> StreamModel:
         flat=False,
         dtype=torch.float32,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
-        return StreamModel(run, encoder, data.classes)
 
 
-def _heads(run: StreamRun, blocks: Sequence[nn.Module], losses: Sequence[int], encoder: Encoder) -> nn.ModuleDict:
+def _heads(
+    run: StreamRun, blocks: Sequence[nn.Module], losses: Sequence[int], encoder: Encoder | TokenEncoder
+) -> nn.ModuleDict:
     """A fresh head for every block but the last where a loss is taken, by the block's number."""
-    costs = layer_costs(blocks, encoder.input_shape)
+    costs = layer_costs(blocks, encoder.input_shape, encoder.dtype)
     heads = nn.ModuleDict()
     for index in losses:
         if index + 1 < len(blocks):

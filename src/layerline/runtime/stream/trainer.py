@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerline.data.dataset import Dataset
+from layerline.data.text_set import AnySet, TextSet
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.model import PRECISIONS
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.crossing import crossings
+from layerline.runtime.stream.examples import stream_examples
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import Stage
 from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
-from layerline.runtime.training_set import TrainingSet
 from layerline.stream_run import StreamRun
 
 
@@ -36,10 +36,10 @@ class StreamTrainer(BaseTrainer):
     model: StreamModel
     run: StreamRun
 
-    def __init__(self, model: StreamModel, data: Dataset) -> None:
+    def __init__(self, model: StreamModel, data: AnySet) -> None:
         self.model, self.run = model, model.run
         run = model.run
-        self.data = TrainingSet(data.train, run.augment, run.seed, self.device)
+        self.data = stream_examples(data if isinstance(data, TextSet) else data.train, run, self.device)
         self.batches = -(-len(self.data) // run.batch_size)
         self.stages = [
             Stage(
@@ -56,7 +56,7 @@ class StreamTrainer(BaseTrainer):
         self.crossings = crossings(model, self.device)
         self.cursor = Cursor()
         self._losses = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
-        self._right = torch.zeros(len(self.stages), dtype=torch.int64, device=self.device)
+        self._right = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
 
     @property
     def steps(self) -> int:
@@ -77,19 +77,19 @@ class StreamTrainer(BaseTrainer):
     def train(self) -> Iterator[Event]:
         self.model.train()
         for epoch in range(self.cursor.epoch, self.run.epochs):
-            order_n, augmentation_n = self.data.order(epoch), self.data.augmentation(epoch)
-            for batch in range(self.cursor.batch, self.batches):
-                if self.steps_done >= self.steps:
-                    return
+            order_n, first = self.data.order(epoch), self.cursor.batch
+            last = min(self.batches, self.steps - epoch * self.batches)
+            for batch in range(first, last):
                 begin = batch * self.run.batch_size
-                self._learn(order_n[begin : begin + self.run.batch_size], augmentation_n, epoch, batch)
+                self._learn(order_n[begin : begin + self.run.batch_size], epoch, batch)
                 self.cursor = Cursor(epoch, 0, batch + 1)
-                if batch + 1 < self.batches and self.steps_done < self.steps:
+                if batch + 1 < last:
                     yield Minibatch(epoch + 1, "all blocks")
-            examples = min(self.cursor.batch * self.run.batch_size, len(self.data))
-            if self.cursor.batch == self.batches:
-                self.cursor = Cursor(epoch + 1)
-            yield self._end_epoch(epoch, examples)
+            if last > first:
+                examples = min(last * self.run.batch_size, len(self.data))
+                if last == self.batches:
+                    self.cursor = Cursor(epoch + 1)
+                yield self._end_epoch(epoch, examples)
 
     def tensors(self) -> dict[str, Tensor]:
         named = {"losses": self._losses, "right": self._right}
@@ -114,11 +114,11 @@ class StreamTrainer(BaseTrainer):
             crossing.resume({})
         self.cursor = cursor
 
-    def _learn(self, indices_B: Tensor, augmentation_n: Tensor | None, epoch: int, batch: int) -> None:
+    def _learn(self, indices_B: Tensor, epoch: int, batch: int) -> None:
         stages, run = self.stages, self.run
         for part, indices in enumerate(indices_B.chunk(run.microbatches)):
-            x = self.model.encoded(self.data.images(indices, augmentation_n))
-            labels = self.data.labels[indices]
+            raw, labels = self.data.take(indices, epoch)
+            x = self.model.encoded(raw)
             for stage in stages:  # 1
                 x = stage.forward(part, x, self._seed(stage.index, epoch, batch, part))
                 if stage.index < len(self.crossings):
@@ -128,10 +128,11 @@ class StreamTrainer(BaseTrainer):
                 gradients, record = stage.backward(part, labels, gradients, len(indices) / len(indices_B))
                 if record is not None:
                     self._losses[stage.index] += record[0] * len(indices)
-                    self._right[stage.index] += record[1]
+                    self._right[stage.index] += record[1] * len(indices) / labels.numel()
         lr = run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs)
         for stage in stages:  # 3
             stage.update(lr)
+        self.model.follow()
 
     def _cross(self, index: int, h: Tensor) -> Tensor:
         """What the block after block `index` gets of its outputs."""

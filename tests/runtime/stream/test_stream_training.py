@@ -1,0 +1,187 @@
+"""A stream in one process: it learns, it stops and goes on with the same bits, and says what is wrong with a wish."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layerline import api
+from layerline.blocks.heads.ahead import MomentumHead
+from layerline.blocks.heads.text import SharedUnembedding
+from layerline.blocks.layer import Unembedding
+from layerline.data.dataset import Dataset, Examples
+from layerline.errors import Stopped, UsageError
+from layerline.events import EpochDone, Event, Minibatch
+from layerline.runs import AnyRun
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.model import StreamModel
+from layerline.stream_run import StreamRun
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+
+
+def pictures(count: int = 96) -> Dataset:
+    """Three classes, told apart by where the picture is bright."""
+    draw = torch.Generator().manual_seed(2)
+    labels = torch.arange(count) % 3
+    inputs = torch.randint(0, 60, (count, 1, 8, 8), generator=draw)
+    for label in range(3):
+        inputs[labels == label, :, 2 * label : 2 * label + 3] += 150
+    examples = Examples(inputs.to(torch.uint8), labels)
+    return Dataset("bright", examples, examples[:30], ("a", "b", "c"))
+
+
+def run_of(**settings: Any) -> StreamRun:
+    small = {
+        "network": {"kind": "conv", "widths": (8, 8, 8), "classifier": "linear"},
+        "head": {"kind": "linear"},
+        "batch_size": 16,
+        "epochs": 3,
+        "precision": "32-true",
+        "threads": 1,
+        "device": "cpu",
+        "augment": {"shift": 1, "flip": True},
+    }
+    return StreamRun.from_dict(small | settings)
+
+
+def text_run(folder: Path, **settings: Any) -> StreamRun:
+    path = folder / "fox.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    language = {
+        "dataset": str(path),
+        "network": {
+            "kind": "transformer",
+            "depth": 2,
+            "width": 16,
+            "attention_heads": 2,
+            "context": 16,
+            "dropout": 0.1,
+        },
+        "head": {"kind": "unembedding"},
+        "optimizer": {"kind": "adamw", "lr": 0.02},
+        "augment": {},
+    }
+    return run_of(**(language | settings))
+
+
+def stopping_after(count: int, stop: Stop) -> Any:
+    """A listener that asks to stop after so many minibatches."""
+    seen = [0]
+
+    def hear(event: Event) -> None:
+        seen[0] += isinstance(event, Minibatch | EpochDone)
+        if seen[0] == count:
+            stop.exit_status = 75
+
+    return hear
+
+
+@pytest.mark.parametrize("reach", [1, 2, "all"])
+def test_it_learns(reach: int | str) -> None:
+    result = api.train(run_of(reach=reach, epochs=6, optimizer={"kind": "sgd", "lr": 0.05}), data=pictures())
+    assert result.values["readouts"]["last"] > 0.8
+    assert result.values["readout"] == "last"
+    losses = {row.block for row in result.rows}
+    assert losses == {1: {"1", "2", "3"}, 2: {"2", "3"}, "all": {"3"}}[reach]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"reach": 2, "microbatches": 3},
+        {"reach": "all", "optimizer": {"kind": "adamw"}, "smoothing": 0.1, "precision": "bf16-mixed"},
+        {"max_steps": 10},
+        {"head": {"kind": "mlp"}, "cut": {"kind": "count", "blocks": 2}},
+    ],
+)
+@pytest.mark.parametrize("after", [1, 6, 8])
+def test_stopped_anywhere_and_gone_on_with(tmp_path: Path, settings: dict[str, Any], after: int) -> None:
+    run, data = run_of(checkpoint_seconds=0, **settings), pictures()
+    expected = api.train(run, data=data)
+    stop = Stop()
+    with pytest.raises(Stopped):
+        api.train(run, data=data, out_dir=tmp_path / "run", listener=stopping_after(after, stop), stop=stop)
+    result = api.resume(tmp_path / "run", data=data)
+    assert result.values["weights_sha256"] == expected.values["weights_sha256"]
+    assert result.rows == expected.rows
+    again = api.load(tmp_path / "run")
+    assert isinstance(again, StreamModel)
+    assert torch.equal(again.scores(data.train.inputs), expected.model.scores(data.train.inputs))
+
+
+def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
+    run = text_run(tmp_path, epochs=8, eval_every=4)
+    result = api.train(run, out_dir=tmp_path / "run")
+    values = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert values["validation_bits_per_character"] == values["bits_per_character"]["last"] < 3.5
+    assert values["test_accuracy"] is None
+    assert values["validation_accuracy"] == values["readouts"]["last"]
+    assert [point["epoch"] for point in values["curve"]] == [4, 8]
+    assert api.evaluate(tmp_path / "run")["bits_per_character"] == result.values["bits_per_character"]
+
+
+def test_a_language_model_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    """Dropout draws, and the places where windows begin, are made again."""
+    run = text_run(tmp_path, reach=2, checkpoint_seconds=0)
+    expected, stop = api.train(run), Stop()
+    with pytest.raises(Stopped):
+        api.train(run, out_dir=tmp_path / "run", listener=stopping_after(7, stop), stop=stop)
+    assert api.resume(tmp_path / "run").values["weights_sha256"] == expected.values["weights_sha256"]
+
+
+def test_max_steps_cuts_short() -> None:
+    counted: list[Event] = []
+    result = api.train(run_of(max_steps=8), data=pictures(), listener=counted.append)
+    assert sum(isinstance(event, Minibatch | EpochDone) for event in counted) == 8
+    assert {row.epoch for row in result.rows} == {1, 2}
+
+
+def test_reach_of_the_whole_network_needs_no_heads() -> None:
+    whole = api.train(run_of(reach=3, max_steps=2), data=pictures()).values
+    named = api.train(run_of(reach="all", max_steps=2), data=pictures()).values
+    assert whole["weights_sha256"] == named["weights_sha256"]
+    assert list(named["readouts"]) == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reach": 9}, "cannot reach over 9 of 3 blocks"),
+        ({"reach": 0}, "reaches at least its own block"),
+        ({"microbatches": 17}, "do not make 17 microbatches"),
+        ({"cut": {"kind": "count", "blocks": 9}}, "9"),
+        ({"head": {"kind": "unembedding"}}, "does not fit"),
+        ({"network": {"kind": "transformer"}}, "wants tokens"),
+    ],
+)
+def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        api.train(run_of(**settings), data=pictures())
+
+
+def test_a_text_is_for_language_models(tmp_path: Path) -> None:
+    run: AnyRun = text_run(tmp_path).replace(network={"kind": "conv"})
+    with pytest.raises(UsageError, match="text"):
+        api.train(run)
+
+
+def test_heads_of_later_layers_follow_them(tmp_path: Path) -> None:
+    """MAN averages the next block's first layer over time; a shared unembedding is the network's own, as it is now."""
+    averaged = api.train(run_of(head={"kind": "man", "momentum": 0.5}, epochs=1), data=pictures()).model
+    assert isinstance(averaged, StreamModel)
+    head, following = averaged.head(0), averaged.blocks[1].get_submodule("0")
+    assert isinstance(head, MomentumHead)
+    weights, theirs = next(head.layer.parameters()), next(following.parameters())
+    assert 0 < (weights - theirs).norm() < 0.5 * theirs.norm()
+    shared = api.train(text_run(tmp_path, head={"kind": "shared-unembedding"}, max_steps=3)).model
+    assert isinstance(shared, StreamModel)
+    head, last = shared.head(0), list(shared.blocks[-1].children())[-1]
+    assert isinstance(head, SharedUnembedding)
+    assert isinstance(last, Unembedding)
+    assert torch.equal(head.shared, last.linear.weight)
