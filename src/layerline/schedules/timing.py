@@ -89,7 +89,7 @@ class Recorded(BaseTiming):
 
     kind: Literal["recorded"] = "recorded"
     order_file: str = "order.npy"
-    """In the folder of that run."""
+    """`order.npy` in the folder of that run."""
     order_sha256: str | None = None
     """Digest of the file; it is filled in when the run is started, and the file must not change after that."""
 

@@ -54,12 +54,11 @@ class Sender(ABC):
         ratio, relative = plain / max(sent, 1), math.sqrt(error / size) if size else 0.0
         return {"bytes": int(sent), "ratio": round(ratio, 2), "error": round(relative, 5)}
 
-    def _count(self, h: Tensor, parcel: Parcel, error: Tensor | None) -> Parcel:
+    def _count(self, h: Tensor, parcel: Parcel, error: Tensor | float, size: Tensor | float) -> Parcel:
         self.tally[0] += sum(tensor.nbytes for tensor in parcel.values())
         self.tally[1] += 4 * h.numel()
-        if error is not None:
-            self.tally[2] += error
-            self.tally[3] += h.square().sum(dtype=torch.float64)
+        self.tally[2] += error
+        self.tally[3] += size
         return parcel
 
 
@@ -99,9 +98,10 @@ class _Simple(Sender, Receiver):
 
     def encode(self, h: Tensor, learn: bool = True) -> Parcel:
         parcel = self._boundary.written(h)
-        exact = isinstance(self._boundary, Plain)
-        error = None if exact else (self.decode(parcel).double() - h.double()).square().sum()
-        return self._count(h, parcel, error)
+        if isinstance(self._boundary, Plain):
+            return self._count(h, parcel, 0.0, 0.0)
+        error = self.decode(parcel).float() - h.float()
+        return self._count(h, parcel, error.square().sum(), h.float().square().sum())
 
     def decode(self, parcel: Parcel) -> Tensor:
         return self._boundary.read(parcel, self._dtype)
@@ -204,14 +204,15 @@ class QuantisingSender(Sender):
         fresh = not book.version or (learn and int(book.age) >= due)
         if fresh:
             book.publish(x)
-        indices, error = nearest(x, book.codes_GKD)
+        indices, nearness = nearest(x, book.codes_GKD)
         parcel = {"indices": pack(indices, bits(self._boundary.codes)), "version": book.version.clone()}
         parcel["shape"] = torch.tensor(h.shape, dtype=torch.int32)
         if fresh:
             parcel["codes"] = book.codes_GKD.clone()
         if learn:
             book.follow(x, indices)
-        return self._count(h, parcel, error)
+        size = torch.dot(x.flatten(), x.flatten()).double()
+        return self._count(h, parcel, (size - nearness).clamp(min=0), size)
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | self.book.tensors()

@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 EPS = 1e-5
 _DEAD = 0.05
 """A code nearest to less than this part of an equal share of the vectors is dead."""
-_CHUNK = 1 << 22
-"""Scores of one product: 16 MB, small enough for caches."""
+_CHUNK = 1 << 20
+"""Scores of one product: 4 MB, small enough for caches."""
 _FOLLOWED = 32
 """Vectors a code that a minibatch's statistics are taken from; more would cost as much as the assignment."""
 
@@ -47,15 +47,15 @@ def ungrouped(x_NGD: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def nearest(x_NGD: Tensor, codes_GKD: Tensor) -> tuple[Tensor, Tensor]:
-    """The index of the nearest code, int64 [N, G], and the sum of the squared distances, float64 []."""
+    """The index of the nearest code, int64 [N, G], and the sum of |x|² − |distance|², float64 []."""
     half = codes_GKD.square().sum(2)[:, None] / 2
     rows = max(1, _CHUNK // (codes_GKD.shape[0] * codes_GKD.shape[1]))
-    indices, distance = [], x_NGD.square().sum(dtype=torch.float64)
+    indices, nearness = [], torch.zeros((), dtype=torch.float64, device=x_NGD.device)
     for part in x_NGD.split(rows):
         best, index = torch.baddbmm(half, part.transpose(0, 1), codes_GKD.transpose(1, 2), beta=-1).max(2)
         indices.append(index.T)
-        distance -= 2 * best.sum(dtype=torch.float64)
-    return torch.cat(indices), distance.clamp_(min=0)
+        nearness += 2 * best.sum()
+    return torch.cat(indices), nearness
 
 
 def chosen(codes_GKD: Tensor, indices_NG: Tensor) -> Tensor:
