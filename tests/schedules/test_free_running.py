@@ -132,6 +132,19 @@ def test_every_free_run_could_have_happened(
     assert not waiting
 
 
+@given(
+    slowdowns=st.lists(st.sampled_from([1.0, 1.2, 1.5, 2.0, 2.7, 5.3]), min_size=2, max_size=5), more=st.integers(2, 6)
+)
+def test_at_steady_speeds_a_larger_buffer_changes_nothing(slowdowns: list[float], more: int) -> None:
+    """Every minibatch is used about equally often, so the latest is among the least used."""
+    small, large = (
+        Async(slowdowns=tuple(slowdowns), buffer=buffer).order(len(slowdowns), 20, seed=0) for buffer in (1, more)
+    )
+    assert small.events.tolist() == large.events.tolist()
+    drawn = [Async(pace="random", buffer=buffer).order(3, 20, seed=0).events.tolist() for buffer in (1, 5)]
+    assert drawn[0] != drawn[1], "where speeds vary it does"
+
+
 def test_a_random_pace_follows_the_slowdowns() -> None:
     order = Async(slowdowns=(1.0, 3.0), pace="random").order(2, 400, seed=0)
     first = (order.events[:, 0] == 0).sum() / 400

@@ -124,6 +124,14 @@ def test_the_codes_follow_outputs_that_move() -> None:
     assert error < 0.05, "noise is 0.05 beside centres of size 3; what stood still would be wrong by several times 3"
 
 
+def test_the_first_codes_are_vectors_of_the_first_minibatch() -> None:
+    sender, receiver = ends(VectorQuantised(dims=4, codes=16), (8,))
+    h = torch.randn(9, 8, generator=Generator().manual_seed(5))
+    arrived = receiver.decode(receiver.accept(sender.encode(h)))
+    ours = {tuple(vector) for vector in grouped(h, 4).flatten(0, 1).tolist()}
+    assert {tuple(vector) for vector in grouped(arrived, 4).flatten(0, 1).tolist()} <= ours
+
+
 def test_running_means_are_those_written_out_by_hand() -> None:
     boundary = VectorQuantised(dims=2, codes=2, decay=0.75, refresh=1000)
     sender, _ = ends(boundary, (2,))

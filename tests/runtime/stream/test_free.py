@@ -80,6 +80,19 @@ def test_a_block_that_had_its_steps_does_not_change() -> None:
     assert all(torch.equal(finished[name], after[name]) for name in after)
 
 
+def test_what_a_learning_block_puts_out_is_sent_also_where_nobody_uses_it() -> None:
+    """Else codes would follow other outputs here than where blocks really run freely."""
+    run = small_stream(timing={"kind": "async", "slowdowns": [1, 5, 1]})
+    trainer = make_trainer(fresh_model(run, DATA), DATA)
+    for _ in trainer.train():
+        pass
+    assert isinstance(trainer, FreeTrainer)
+    learning = run.epochs * len(DATA.train) * 4 * 8 * 8 * 4  # of all examples, 4 channels of 8×8 outputs, 4 bytes each
+    assert trainer.results()["boundaries"][0]["bytes"] > learning, "and some more, for those that still learn"
+    used = {source for block, source in trainer.order.events.tolist() if block == 1}
+    assert len(used) < run.epochs * trainer.batches + 3, "it would be fewer if only those were sent"
+
+
 def test_steps_can_be_cut_short() -> None:
     run = small_stream(timing={"kind": "async", "slowdowns": [1, 2, 1]}, max_steps=4)
     trainer = make_trainer(fresh_model(run, DATA), DATA)
