@@ -22,12 +22,14 @@ from torch import nn
 
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
+from layerline.data.shards import BaseShards
 from layerline.errors import Elsewhere
 from layerline.events import Event, Listener, Noted, PlanStarts, Row, RowKept, Started
 from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
-from layerline.results import values_of
+from layerline.results import Judged, judge_own, judged_together, readouts_of, values_of, values_of_nodes
 from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
 from layerline.runtime.forecast import Forecast
@@ -63,7 +65,7 @@ class PlanJob:
 
     run: Run
     plan: Plan
-    data: Dataset
+    data: Dataset | OwnData
     blocks: Sequence[nn.Module] | None
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
@@ -93,8 +95,9 @@ class PlanJob:
                 heard(self._started(pipeline, before, folder))
                 heard(PlanStarts(self.plan, forecast.before(), standings.look))
                 pipeline.work(_both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
-                measured = Measured.of(pipeline.slots, self.plan.nodes)
-                return self._finish(pipeline, pipeline.model(), measured, folder, heard, stop, forecast)
+                measured, model = Measured.of(pipeline.slots, self.plan.nodes), pipeline.model()
+                judged = self._judge(pipeline, model, stop)
+                return self._finish(pipeline, model, measured, judged, folder, heard, stop, forecast)
 
     def _as_member(self, member: Membership, board: Board, folder: RunFolder, heard: Listener, stop: Stop) -> Outcome:
         """One process's part."""
@@ -127,7 +130,7 @@ class PlanJob:
                 store,
                 member.rank,
                 places,
-                links(self.plan, places),
+                links(self.plan, places, everywhere=self._own),
                 plan=self.plan.digest(),
                 generation=member.generation,
                 codec=self.run.codec,
@@ -137,7 +140,7 @@ class PlanJob:
                 host=member.host,
             )
             with transport, board.telling(leave=False):  # told before the connections end, which others notice
-                post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
+                post = Post(self.plan, transport, moments=self.run.send_optimizer_state, everywhere=self._own)
                 standings = Standings(pipeline, partial(board.post, f"standing {member.rank}"))
                 heard(self._started(pipeline, before, folder))
                 if member.rank == 0:
@@ -147,15 +150,33 @@ class PlanJob:
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:
                     _tell(board, node, pipeline.slots.told(node))
+                if self._own or not member.rank:
+                    model = pipeline.model(post)
+                    board.post(f"judged {member.rank}", self._judge(pipeline, model, stop))
                 if member.rank:
                     board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
                     pipeline.tidy()
                     raise Elsewhere("this process has done its part; rank 0 has the result")
-                model = pipeline.model(post)
                 measured = Measured({node: _told(board, node) for node in range(self.plan.nodes)})
+                judged = self._judged(board, member.world)
                 board.post("home", True)
                 pipeline.tidy()
-            return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
+            return self._finish(pipeline, model, measured, judged, folder, heard, stop, forecast)
+
+    @property
+    def _own(self) -> bool:
+        return isinstance(self.data, OwnData)
+
+    def _judge(self, pipeline: Pipeline, model: Model, stop: Stop) -> Judged:
+        """What the nodes here find on held-out data of their own; nothing where rank 0 has the data of all."""
+        return judge_own(model, self.data, lambda: pipeline.heed(stop)) if isinstance(self.data, OwnData) else {}
+
+    def _judged(self, board: Board, world: int) -> Judged:
+        """What all nodes found."""
+        ranks = range(world if self._own else 1)
+        names, who = [f"judged {rank}" for rank in ranks], [f"rank {rank}" for rank in ranks]
+        told = board.wait(names, who, timeout=LONGEST_SECONDS)
+        return {int(node): (found[0], found[1]) for each in told for node, found in each.items()}
 
     def _started(self, pipeline: Pipeline, before: Measured, folder: RunFolder | None) -> Started:
         where = str(folder.path) if folder else ""
@@ -169,6 +190,7 @@ class PlanJob:
         pipeline: Pipeline,
         model: Model,
         measured: Measured,
+        judged: Judged,
         folder: RunFolder | None,
         heard: Listener,
         stop: Stop,
@@ -178,7 +200,12 @@ class PlanJob:
         predicted, source = forecast.after(measured.facts)
         progress, more = Progress(measured.seconds, measured.rows()), measured.values(processes)
         more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
-        values = values_of(model, self.data, progress, folder, lambda: pipeline.heed(stop), **more)
+        if isinstance(self.data, Dataset):
+            readouts = readouts_of(model, self.data, lambda: pipeline.heed(stop)) if self.data.test else {}
+        else:
+            readouts = judged_together(judged)
+            more |= values_of_nodes(judged, self.data, self.run.readout.kind)
+        values = values_of(model, self.data.name, readouts, progress, folder, **more)
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
@@ -245,14 +272,22 @@ def _durable(plan: Plan) -> list[list[int]]:
     return found
 
 
-def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:
+def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
-    count = len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
-    plan = planned(run, count, sizes_of(run, data.shape, data.num_classes, len(data.train)))
+    plan = planned(run, _count(run, blocks), sizes_of(run, data.shape, data.num_classes, data.examples))
     refuse_unused_nodes(run, plan)
-    if plan.shards > 1:
+    if isinstance(data, Dataset) and isinstance(run.shards, BaseShards) and plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
     return PlanJob(run, plan, data, blocks)
+
+
+def check_nodes(run: Run) -> None:
+    """UsageError for nodes that the schedule of a run cannot use, found without its data."""
+    refuse_unused_nodes(run, planned(run, _count(run, None)))
+
+
+def _count(run: Run, blocks: Sequence[nn.Module] | None) -> int:
+    return len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
 
 
 @contextmanager

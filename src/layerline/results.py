@@ -11,6 +11,7 @@ import torch
 
 import layerline
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.checkpoint import Progress
 from layerline.runtime.execute import accuracy
@@ -29,21 +30,52 @@ def readouts_of(model: Model, data: Dataset, heed: Callable[[], None] = _go_on) 
     return {r.kind: accuracy(model, test, r, heed) for r in model.available_readouts()}  # type: ignore[attr-defined]
 
 
+Judged = dict[int, tuple[int, dict[str, float]]]
+"""Of every node: how many held-out examples it has, and the fraction of them that each readout gets right."""
+
+
+def judge_own(model: Model, data: OwnData, heed: Callable[[], None] = _go_on) -> Judged:
+    """What the nodes here find on their own held-out examples; without any, 0 and nothing."""
+    return {
+        node: (len(part.test), readouts_of(model, part, heed)) if part.test else (0, {})
+        for node, part in data.parts.items()
+    }
+
+
+def judged_together(judged: Judged) -> dict[str, float]:
+    """The accuracy of every readout over the held-out examples of all nodes, in their order."""
+    found = [judged[node] for node in sorted(judged) if judged[node][0]]
+    count = sum(examples for examples, _ in found)
+    return {
+        kind: sum(examples * readouts[kind] for examples, readouts in found) / count
+        for kind in (found[0][1] if found else ())
+    }
+
+
+def values_of_nodes(judged: Judged, data: OwnData, readout: str) -> dict[str, Any]:
+    """For result.json: what each node has, and what its own held-out examples say of the chosen readout."""
+    found = [judged[node] for node in sorted(judged)]
+    return {
+        "node_examples": [account.examples for account in data.accounts],
+        "node_held_out": [examples for examples, _ in found],
+        "node_accuracies": [readouts.get(readout) for _, readouts in found],
+    }
+
+
 def values_of(
     model: Model,
-    data: Dataset,
+    dataset: str,
+    readouts: dict[str, float],
     progress: Progress,
     folder: RunFolder | None,
-    heed: Callable[[], None] = _go_on,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of result.json; `more`: what a run over nodes says besides. `heed` may stop the evaluation."""
+    """The content of result.json. `readouts`: the accuracies, if there are any; `more`: what a run over nodes says."""
     run = model.run
-    readouts = readouts_of(model, data, heed) if data.test else {}
     chosen = next(iter(readouts.values()), None)
     return {
         "preset": run.preset,
-        "dataset": data.name,
+        "dataset": dataset,
         "test_accuracy": None if run.validation else chosen,
         "validation_accuracy": chosen if run.validation else None,
         "readout": run.readout.kind,

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from layerline.blocks.encoder import Standardise
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
-from layerline.data.shards import Iid, Shards
+from layerline.data.own import NODE
+from layerline.data.shards import Iid, OwnShards, Shards
+from layerline.data.statistics import Standardise
 from layerline.errors import UsageError
 from layerline.explain import explain
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
@@ -31,6 +32,7 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
+from layerline.schedules.federated import Federated
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
@@ -58,7 +60,8 @@ class Run(Settings):
     preset: str = "custom"
     """The name it started from; also the name of the run's folder."""
     dataset: str = "mnist"
-    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub."""
+    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub; with `--shards own` a path with
+    the node's number in it: clinics/{node}.npz."""
     validation: bool = False
     """Hold out the end of the training set (10,000 images of MNIST and CIFAR) and judge on that; the test set stays
     unread."""
@@ -96,7 +99,8 @@ class Run(Settings):
     codec: Codec = Fp32()
     """How blocks and outputs are written when they travel between nodes; the paper: as they are."""
     shards: Shards = Iid()
-    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
+    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks); own:
+    every node of a federated schedule reads a set of its own."""
     batch_size: int = Field(default=256, ge=1)
     """Images in a minibatch; the paper: 64. The last one of an epoch may be smaller."""
     shuffle: Literal["epoch", "once"] = "epoch"
@@ -147,6 +151,11 @@ class Run(Settings):
     def is_planned(self) -> bool:
         """True where a schedule over logical nodes carries it out."""
         return self.nodes > 1 or not isinstance(self.schedule, Sequential)
+
+    @property
+    def has_own_data(self) -> bool:
+        """True where every node reads a data set of its own."""
+        return isinstance(self.shards, OwnShards)
 
     @property
     def has_judge(self) -> bool:
@@ -232,6 +241,7 @@ def impossible(run: Run) -> None:
             hint="choose --order chapters",
         )
     check_speeds(run.speeds, run.nodes)
+    data_for_nodes(run)
     readout = run.readout
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
@@ -256,6 +266,24 @@ def impossible(run: Run) -> None:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
             hint="choose --readout softmax",
+        )
+
+
+def data_for_nodes(run: Run) -> None:
+    """Raises UsageError where it is not clear which data a node reads."""
+    if not run.has_own_data:
+        if NODE in run.dataset:
+            raise UsageError(f"{run.dataset} is another file for every node", hint="say so: --shards own")
+        return
+    if not isinstance(run.schedule, Federated):
+        raise UsageError(
+            f"nodes of the {run.schedule.kind} schedule work on the same images, so they cannot have data of their own",
+            hint="choose --schedule federated",
+        )
+    if NODE not in run.dataset or run.dataset.startswith("hf:"):
+        raise UsageError(
+            f"{run.dataset} does not say where each node's own data lies",
+            hint="give a path with the node's number in it: --dataset 'clinics/{node}.npz'",
         )
 
 

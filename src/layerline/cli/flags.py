@@ -24,6 +24,7 @@ from layerline.cli.components import Setting, Table, run_type, settings_below
 from layerline.errors import UsageError, did_you_mean
 from layerline.settings import Settings
 
+_FROM_PYTHON = ("network", "own")  # modules come from Python, not from a flag
 _PREFIX = "setting:"  # of the settings' names in argparse's namespace
 
 
@@ -108,7 +109,7 @@ def _optional(annotation: Any) -> bool:
 def _choices(setting: Setting) -> tuple[str, ...]:
     """The words a flag takes, if they are a fixed few."""
     if setting.kinds:
-        return tuple(kind for kind in setting.kinds if kind != "own")  # modules come from Python, not from a flag
+        return tuple(kind for kind in setting.kinds if (setting.path, kind) != _FROM_PYTHON)
     annotation = _plain(setting.field.annotation)
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 

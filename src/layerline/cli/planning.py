@@ -12,7 +12,9 @@ from layerline.cli.training import load_data
 from layerline.data.catalog import published_sizes
 from layerline.data.dataset import held_out
 from layerline.errors import UsageError
+from layerline.planned import join_seconds
 from layerline.run import Run
+from layerline.runtime.own_data import gather
 from layerline.runtime.planning import sizes_of
 from layerline.schedules.costs import Sizes
 
@@ -26,11 +28,14 @@ def run_and_sizes(arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...], 
             hint="choose --order chapters",
         )
     known = published_sizes(run.dataset)
-    if known is None:
+    if run.has_own_data:
+        own = gather(run, join_seconds())
+        known = own.shape, own.num_classes, own.examples
+    elif known is None:
         data = load_data(run.dataset, arguments)
         known = data.shape, data.num_classes, len(data.train)
     shape, classes, examples = known
-    if run.validation:
+    if run.validation and not run.has_own_data:
         examples -= held_out(examples)
     sizes = sizes_of(run, shape, classes, examples)
     if sizes is None:

@@ -72,13 +72,18 @@ def load_data(name: str, arguments: argparse.Namespace) -> Dataset:
     return replace(data, name=name)
 
 
-def prepare(dataset: str, arguments: argparse.Namespace) -> Dataset:
-    """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data."""
+def prepare(run: Run, arguments: argparse.Namespace) -> Dataset | None:
+    """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data.
+
+    None where every node reads data of its own, which is for those that carry out nodes.
+    """
     if arguments.tensorboard:
         require_tensorboard()
+    if run.has_own_data:
+        return None
     member = Membership.of_environment()
     with Board(member, join_seconds()).telling() if member else nullcontext():  # who has no data tells the others
-        return load_data(dataset, arguments)
+        return load_data(run.dataset, arguments)
 
 
 def carry_out(training: Callable[[Listener, Stop], Result], run: Run, arguments: argparse.Namespace) -> None:

@@ -165,7 +165,10 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     console.print(Text(f"The model lies in {values['run_dir']}/model. What to try next:"), soft_wrap=True)
     data = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
     tries = [("predict", f"{folder} IMAGE", "which class an image is")]
-    tries.append(("evaluate", f"{folder}{data}", "measure it again"))
+    if "node_accuracies" in values:
+        tries.append(("evaluate", f"{folder} --dataset SET", "measure it on another set"))
+    else:
+        tries.append(("evaluate", f"{folder}{data}", "measure it again"))
     if values["preset"] == "digits":
         tries.append(("train", "ff-mnist", "Forward-Forward on MNIST"))
     tries.append(("presets", "", "what else there is to train"))

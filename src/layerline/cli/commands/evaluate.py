@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every readout and print."""
-    name = arguments.dataset or Run.from_toml(model_folder(Path(arguments.run_dir)) / "config.toml").dataset
-    values = api.evaluate(arguments.run_dir, data=load_data(name, arguments))
+    settings = Run.from_toml(model_folder(Path(arguments.run_dir)) / "config.toml")
+    data = None if settings.has_own_data else load_data(arguments.dataset or settings.dataset, arguments)
+    values = api.evaluate(arguments.run_dir, dataset=arguments.dataset, data=data, data_dir=arguments.data_dir)
     if arguments.format == "json":
         print_json(values)
         return

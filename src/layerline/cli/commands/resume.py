@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder.open(Path(arguments.run_dir))
     team = processes(folder.run(), arguments)
     try:
-        data = prepare(folder.run().dataset, arguments)
+        data = prepare(folder.run(), arguments)
     except Terminated:
         raise Stopped(
             "terminated before training went on", exit_status=75, hint=f"go on with: layerline resume {folder.path}"

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("processes that work together need one folder", hint="name it: --out-dir FOLDER")
     team = processes(settings, arguments)
     try:
-        data = prepare(settings.dataset, arguments)
+        data = prepare(settings, arguments)
     except Terminated:
         raise Terminated("terminated before training began; there is nothing to resume") from None
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
