@@ -237,7 +237,7 @@ def _resolve(run: Run, data: Dataset | None, own_network: bool) -> Run:
     """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
     if own_network:
         run = run.with_own_network()
-    name = data.name if data else run.dataset
+    name = data.name if data and not run.has_own_data else run.dataset
     is_path = run.has_own_data or (name not in dataset_names() and Path(name).exists())
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed

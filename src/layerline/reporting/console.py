@@ -188,7 +188,10 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     predicted, measured = values["predicted_seconds"], values["train_seconds"]
     source = "slot costs measured before" if values["predicted_from"] == "calibration" else "the first chapter's slots"
     off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
+    own = values.get("node_accuracies", [])
+    right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in own)
     return [
+        *([("node by node", right, "each on its own held-out examples")] if right else []),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
         ("predicted", _duration(predicted), f"by {source}{off}"),
     ]
