@@ -109,6 +109,14 @@ class Post:
         key = self._key(row, what.name.lower())
         return self.transport.at(node).receive(key, int(self.plan.node[row]))
 
+    def arrived(self, row: int, what: Carries, node: int) -> bool:
+        """Whether a row's result is here, so that `receive` would not wait."""
+        return self.transport.at(node).arrived(self._key(row, what.name.lower()), int(self.plan.node[row]))
+
+    def check(self, row: int, node: int) -> None:
+        """PeerLost where the process that has a row to do, and that a node here waits for, is gone."""
+        self.transport.at(node).check(int(self.plan.node[row]))
+
     def final(self, row: int) -> Result:
         """Wait for a slot of the last chapter from another process."""
         home = self.transport.placement.index(self.transport.rank)
