@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerline.errors import CheckpointError
+from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
@@ -116,10 +116,13 @@ class Worker:
 
     def _let_catch_up(self, row: int, node: int) -> Iterator[Event]:
         """Wait until those that read from this node have done what they should. PeerLost where they are gone."""
-        after = self._window.get(row)
+        after, until = self._window.get(row), time.monotonic() + self.post.transport.timeout
         while after and (behind := sorted(set(after) - self._done_elsewhere())):
             yield from self._note_all()
-            self.post.check(behind[0], node)
+            for each in behind:
+                self.post.check(each, node)
+            if time.monotonic() > until:
+                raise PeerLost(f"node {node + 1} waits for {self.plan.name(behind[0])}, which takes too long")
             time.sleep(_SECONDS_BETWEEN)
             yield RowWaits(row, node)
 
