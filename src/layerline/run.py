@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from layerline.base_run import BaseRun
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
-from layerline.data.shards import Iid, Shards
+from layerline.data.own import NODE
+from layerline.data.shards import Iid, OwnShards, Shards
 from layerline.errors import UsageError
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
@@ -25,6 +26,7 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
+from layerline.schedules.federated import Federated
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
@@ -57,7 +59,8 @@ class Run(BaseRun):
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
     shards: Shards = Iid()
-    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
+    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks); own:
+    every node of a federated schedule reads a set of its own."""
     shuffle: Literal["epoch", "once"] = "epoch"
     """New minibatches every epoch, or drawn once (PFF authors' code)."""
     optimizer: Adam = Adam()
@@ -101,6 +104,11 @@ class Run(BaseRun):
         return self.nodes > 1 or not isinstance(self.schedule, Sequential)
 
     @property
+    def has_own_data(self) -> bool:
+        """True where every node reads a data set of its own."""
+        return isinstance(self.shards, OwnShards)
+
+    @property
     def has_judge(self) -> bool:
         """True where a head on the first block picks the negatives."""
         sampled = isinstance(self.negatives, Sampled) and self.negatives.judge == "first-block"
@@ -142,6 +150,7 @@ def impossible(run: Run) -> None:
             hint="choose --order chapters",
         )
     check_speeds(run.speeds, run.nodes)
+    data_for_nodes(run)
     readout = run.readout
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
@@ -166,6 +175,24 @@ def impossible(run: Run) -> None:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
             hint="choose --readout softmax",
+        )
+
+
+def data_for_nodes(run: Run) -> None:
+    """Raises UsageError where it is not clear which data a node reads."""
+    if not run.has_own_data:
+        if NODE in run.dataset:
+            raise UsageError(f"{run.dataset} is another file for every node", hint="say so: --shards own")
+        return
+    if not isinstance(run.schedule, Federated):
+        raise UsageError(
+            f"nodes of the {run.schedule.kind} schedule work on the same images, so they cannot have data of their own",
+            hint="choose --schedule federated",
+        )
+    if NODE not in run.dataset or run.dataset.startswith("hf:"):
+        raise UsageError(
+            f"{run.dataset} does not say where each node's own data lies",
+            hint="give a path with the node's number in it: --dataset 'clinics/{node}.npz'",
         )
 
 

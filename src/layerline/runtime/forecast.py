@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.files import scratch, write_text
 from layerline.run import Run
 from layerline.runtime.measure import measure
@@ -49,7 +50,7 @@ class Forecast:
     run: Run
     plan: Plan
     places: Sequence[int]
-    data: Dataset
+    data: Dataset | OwnData
     slots: Slots
 
     def worth_measuring(self) -> bool:
@@ -110,7 +111,7 @@ class Forecast:
 
     @property
     def _sizes(self) -> Sizes | None:
-        return sizes_of(self.run, self.data.shape, self.data.num_classes, len(self.data.train))
+        return sizes_of(self.run, self.data.shape, self.data.num_classes, self.data.examples)
 
     def _assumed(self) -> Costs:
         return even(self.run.work(self.plan.blocks)) if self._sizes is None else estimate(self._sizes, Machine())

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 
 from layerline.data.dataset import Dataset, Examples
+from layerline.data.own import OwnData
+from layerline.data.shards import BaseShards
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Listener, Row
 from layerline.run import Run
@@ -44,7 +46,7 @@ class Pipeline:
         self,
         run: Run,
         plan: Plan,
-        data: Dataset,
+        data: Dataset | OwnData,
         folder: Path,
         *,
         nodes: Iterable[int] | None = None,
@@ -53,9 +55,12 @@ class Pipeline:
     ) -> None:
         """`stays`: the folder is there for a later sitting."""
         self.run, self.plan, self.data, self.blocks, self.stays = run, plan, data, blocks, stays
-        identity = {"run": run.digest(), "data": data.digest(), "plan": plan.digest()}
-        self.slots = Slots(folder / "slots", identity)
+        whose = data.digest() if isinstance(data, Dataset) else "each node's own"
+        self.slots = Slots(folder / "slots", {"run": run.digest(), "data": whose, "plan": plan.digest()})
         mine = sorted(nodes) if nodes is not None else range(plan.nodes)
+        if isinstance(data, OwnData):
+            for number in mine:
+                self.slots.hold(number, data.digests[number])
         self.nodes = {number: make_node(run, plan, data, number, blocks) for number in mine}
 
     def minibatches(self) -> tuple[int, int]:
@@ -100,7 +105,8 @@ class Pipeline:
         `post`: brings those of other processes.
         """
         last = last_slots(self.plan)
-        node = ChapterTrainer(build_model(self.run, self.data, self.blocks).to(self.run.device), self.data)
+        data = self.data if isinstance(self.data, Dataset) else next(iter(self.data.parts.values()))
+        node = ChapterTrainer(build_model(self.run, self.data, self.blocks).to(self.run.device), data)
         for stage in range(self.plan.stages):
             rows = [row for row in last if self.plan.stage[row] == stage]
             versions = [
@@ -133,15 +139,25 @@ class Pipeline:
         )
 
 
-def make_node(run: Run, plan: Plan, data: Dataset, number: int, blocks: Sequence[nn.Module] | None = None) -> Node:
+def make_node(
+    run: Run, plan: Plan, data: Dataset | OwnData, number: int, blocks: Sequence[nn.Module] | None = None
+) -> Node:
     """A logical node: a model from the run's seed (or a copy of one's own blocks), and its part of the data."""
     model = build_model(run, data, copy.deepcopy(blocks)).to(run.device)
+    return ChapterTrainer(model, _part(run, plan, data, number))
+
+
+def _part(run: Run, plan: Plan, data: Dataset | OwnData, number: int) -> Dataset:
+    """The data that a node trains on."""
+    if isinstance(data, OwnData):
+        return data.parts[number]
     mine = plan.shard[(plan.node == number) & (plan.action == Action.TRAIN)]
     if plan.shards > 1 and len(mine):
+        assert isinstance(run.shards, BaseShards)
         parts = run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
         part = torch.from_numpy(parts[int(mine[0])])
         data = replace(data, train=Examples(data.train.inputs[part], data.train.labels[part]))
-    return ChapterTrainer(model, data)
+    return data
 
 
 @dataclass(frozen=True)

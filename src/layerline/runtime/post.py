@@ -25,18 +25,30 @@ FINAL = "final"
 _SENT = "sent."
 
 
-def links(plan: Plan, placement: Sequence[int]) -> set[tuple[int, int]]:
-    """Which nodes send to which; the finished blocks go to the first node of rank 0."""
+def links(plan: Plan, placement: Sequence[int], *, everywhere: bool = False) -> set[tuple[int, int]]:
+    """Which nodes send to which; the finished blocks go to the first node of rank 0, or of every rank."""
     sent = messages(plan)
     found = set(zip(sent.sender.tolist(), sent.receiver.tolist(), strict=True))
-    home = placement.index(0)
-    return found | {(int(plan.node[row]), home) for row in last_slots(plan) if placement[int(plan.node[row])] != 0}
+    return found | {
+        (int(plan.node[row]), home)
+        for row in last_slots(plan)
+        for home in _homes(placement, int(plan.node[row]), everywhere)
+    }
+
+
+def _homes(placement: Sequence[int], node: int, everywhere: bool) -> list[int]:
+    """The nodes that a finished block of this one goes to: the first of every other process that wants it."""
+    ranks = range(max(placement) + 1) if everywhere else [0]
+    return [placement.index(rank) for rank in ranks if rank != placement[node]]
 
 
 class Post:
-    """Messages of the nodes of one process. `moments`: Adam's moments travel with a block to be trained."""
+    """Messages of the nodes of one process.
 
-    def __init__(self, plan: Plan, transport: Transport, *, moments: bool) -> None:
+    `moments`: Adam's moments travel with a block to be trained. `everywhere`: finished blocks go to all processes.
+    """
+
+    def __init__(self, plan: Plan, transport: Transport, *, moments: bool, everywhere: bool = False) -> None:
         self.plan, self.transport, self.moments = plan, transport, moments
         self._to: dict[int, list[tuple[str, int]]] = {}
         self._brought_home: Counter[int] = Counter()  # bytes of finished blocks, which no node of the plan asked for
@@ -50,10 +62,9 @@ class Post:
         ):
             name = source, Carries(carries).name.lower(), int(plan.node[target])
             self._needed_by.setdefault(name, []).append(target)
-        home = transport.placement.index(0)
         for row in last_slots(plan):
-            if transport.placement[int(plan.node[row])] != 0:
-                self._to.setdefault(row, []).append((FINAL, home))
+            homes = _homes(transport.placement, int(plan.node[row]), everywhere)
+            self._to.setdefault(row, []).extend((FINAL, home) for home in homes)
 
     def send(self, row: int, result: Result) -> Result:
         """A result to all nodes that need it. Returns it as it has to be kept: with what a lossy codec made of it."""
@@ -98,9 +109,17 @@ class Post:
         key = self._key(row, what.name.lower())
         return self.transport.at(node).receive(key, int(self.plan.node[row]))
 
+    def arrived(self, row: int, what: Carries, node: int) -> bool:
+        """Whether a row's result is here, so that `receive` would not wait."""
+        return self.transport.at(node).arrived(self._key(row, what.name.lower()), int(self.plan.node[row]))
+
+    def check(self, row: int, node: int) -> None:
+        """PeerLost where the process that has a row to do, and that a node here waits for, is gone."""
+        self.transport.at(node).check(int(self.plan.node[row]))
+
     def final(self, row: int) -> Result:
         """Wait for a slot of the last chapter from another process."""
-        home = self.transport.placement.index(0)
+        home = self.transport.placement.index(self.transport.rank)
         return self.transport.at(home).receive(self._key(row, FINAL), int(self.plan.node[row]))
 
     def bytes_sent(self, node: int) -> int:

@@ -17,10 +17,12 @@ from typing import Any
 from torch import nn
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import Elsewhere
 from layerline.events import Event, Listener, PlanStarts, RowKept, Started
 from layerline.run import Run
 from layerline.runtime.forecast import Forecast
+from layerline.runtime.judging import Judged, judge_own
 from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Pipeline
@@ -43,6 +45,8 @@ class Trained:
     model: Model
     measured: Measured
     forecast: Forecast
+    judged: Judged
+    """Of nodes with data of their own, what each found on its held-out examples; else empty."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Together:
 
     run: Run
     plan: Plan
-    data: Dataset
+    data: Dataset | OwnData
     blocks: Sequence[nn.Module] | None
     member: Membership
     board: Board
@@ -69,7 +73,7 @@ class Together:
         elsewhere = self._done_elsewhere()
         # The others are told why before the connections end, which they notice.
         with self._transport() as transport, self.board.telling(leave=False):
-            post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
+            post = Post(self.plan, transport, moments=self.run.send_optimizer_state, everywhere=self._own)
             standings = Standings(pipeline, partial(self.board.post, f"standing {self.member.rank}"))
             heard(started(pipeline, before, str(self.folder)))
             if self.member.rank == 0:
@@ -117,7 +121,7 @@ class Together:
             self.member.store(join_seconds()),
             self.member.rank,
             self._places,
-            links(self.plan, self._places),
+            links(self.plan, self._places, everywhere=self._own),
             plan=self.plan.digest(),
             generation=self.board.generation,
             codec=self.run.codec,
@@ -154,16 +158,30 @@ class Together:
     def _put_together(self, pipeline: Pipeline, post: Post, forecast: Forecast, stop: Stop) -> Trained:
         for node in self._mine:
             self._tell(node, pipeline.slots.told(node))
+        if self._own or not self.member.rank:
+            model = pipeline.model(post)
+            self.board.post(f"judged {self.member.rank}", judge_here(pipeline, model, self.data, stop))
         if self.member.rank:
             # The last slot of rank 0 may take long.
             self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
             pipeline.tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
-        model = pipeline.model(post)
         measured = Measured({node: self._told(node) for node in range(self.plan.nodes)})
+        judged = self._judged(pipeline, stop)
         self.board.post("home", True)
         pipeline.tidy()
-        return Trained(pipeline, model, measured, forecast)
+        return Trained(pipeline, model, measured, forecast, judged)
+
+    @property
+    def _own(self) -> bool:
+        return isinstance(self.data, OwnData)
+
+    def _judged(self, pipeline: Pipeline, stop: Stop) -> Judged:
+        """What all nodes found."""
+        ranks = range(self.member.world if self._own else 1)
+        names, who = [f"judged {rank}" for rank in ranks], [f"rank {rank}" for rank in ranks]
+        told = self.board.wait(names, who, timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
+        return {int(node): (found[0], found[1]) for each in told for node, found in each.items()}
 
     def _tell(self, node: int, facts: list[dict[str, Any]]) -> None:
         """All that a node noted, in pieces: a store refuses values of several megabytes."""
@@ -177,6 +195,11 @@ class Together:
         who = [f"node {node}"]
         (pieces,) = self.board.wait([f"told {node}"], who)
         return [each for number in range(pieces) for each in self.board.wait([f"told {node} {number}"], who)[0]]
+
+
+def judge_here(pipeline: Pipeline, model: Model, data: Dataset | OwnData, stop: Stop) -> Judged:
+    """What the nodes here find on held-out data of their own; nothing where rank 0 has the data of all."""
+    return judge_own(model, data, lambda: pipeline.heed(stop)) if isinstance(data, OwnData) else {}
 
 
 def started(pipeline: Pipeline, before: Measured, where: str) -> Started:
