@@ -248,8 +248,9 @@ def _durable(plan: Plan) -> list[list[int]]:
 def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
     count = len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
-    plan = planned(run, count, sizes_of(run, data.shape, data.num_classes, len(data.train)))
-    refuse_unused_nodes(run, plan)
+    examples = len(data.train)
+    plan = planned(run, count, sizes_of(run, data.shape, data.num_classes, examples), examples)
+    refuse_unused_nodes(run, plan, examples)
     if plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
     return PlanJob(run, plan, data, blocks)

@@ -31,11 +31,12 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam, Cosine, Rate
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Exchange, Minibatches, check_exchange
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
 from layerline.settings import Settings
-from layerline.transport.codecs import Codec, Fp32
+from layerline.transport.codecs import Codec, Fp32, Int8
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
@@ -85,6 +86,9 @@ class Run(Settings):
     schedule: Schedule = Sequential()
     """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
     federated."""
+    exchange: Exchange = "chapter"
+    """How often the nodes of a schedule exchange blocks: per chapter (the paper), or after every minibatch (its future
+    work; all-layers, and federated where blocks are averaged)."""
     nodes: int = Field(default=1, ge=1)
     """Logical workers of the schedule, however many processes carry them out; the paper: 4, and 5 with a softmax
     readout."""
@@ -159,8 +163,12 @@ class Run(Settings):
         """True where new negatives come from the network's scores."""
         return self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
 
-    def work(self, blocks: int) -> Work:
-        """What the schedule plans, for a network of so many blocks; all slots cost the same."""
+    def work(self, blocks: int, examples: int = 0) -> Work:
+        """What the schedule plans, for a network of so many blocks; all slots cost the same.
+
+        `examples`: images of the training set, which count where nodes exchange per batch.
+        """
+        minibatches = Minibatches(examples=examples, batch=self.batch_size, epochs=self.epochs_per_chapter)
         return Work(
             blocks=blocks,
             chapters=self.chapter_count,
@@ -168,6 +176,7 @@ class Run(Settings):
             head=isinstance(self.readout, Softmax),
             judged=self.judged,
             speeds=self.speeds,
+            minibatches=minibatches if self.exchange == "batch" else None,
         )
 
     def with_own_network(self) -> Run:
@@ -231,6 +240,8 @@ def impossible(run: Run) -> None:
             f"{what} cannot share simultaneous training, which has no chapters to hand out",
             hint="choose --order chapters",
         )
+    if run.exchange == "batch":
+        _exchange_per_batch(run)
     check_speeds(run.speeds, run.nodes)
     readout = run.readout
     if isinstance(run.network, Mlp):
@@ -256,6 +267,21 @@ def impossible(run: Run) -> None:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
             hint="choose --readout softmax",
+        )
+
+
+def _exchange_per_batch(run: Run) -> None:
+    """UsageError where nodes cannot exchange after every minibatch."""
+    if run.order == "simultaneous":
+        raise UsageError(
+            "simultaneous training has no nodes that could exchange per batch",
+            hint="choose --order chapters, or leave out --exchange",
+        )
+    check_exchange(run.schedule, run.exchange)
+    if isinstance(run.codec, Int8):
+        raise UsageError(
+            "int8 sends differences from versions that are kept with finished chapters, and per batch none are kept",
+            hint="choose --codec bf16 or fp32, or --exchange chapter",
         )
 
 

@@ -110,10 +110,10 @@ FAULTS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "an input from the future": (_redirected(Carries.WEIGHTS, 99), "needs a row that is not before it"),
     "the same input twice": (_twice, "has the same input twice"),
     "a stage too many": (_column("stage", 0, 5), "has no such stage"),
-    "a chapter too late": (_column("chapter", 0, 9), "is in none of 5 chapters"),
+    "a chapter too late": (_column("round", 0, 9), "is in none of 5 chapters"),
     "a node too many": (_column("node", 0, 3), "is on none of 3 nodes"),
     "a shard too many": (_column("shard", 0, 1), "works on a shard that does not exist"),
-    "a slot twice": (_column("chapter", 0, 1), "is there twice"),
+    "a slot twice": (_column("round", 0, 1), "is there twice"),
 }
 
 
@@ -127,7 +127,7 @@ def test_one_fault_is_enough(fault: Callable[[Plan], Plan], message: str) -> Non
 
 def test_a_missing_slot_is_named() -> None:
     plan = AllLayers().plan(Work(blocks=2, chapters=1))
-    only = replace(plan, **{n: getattr(plan, n)[:2] for n in ("action", "stage", "chapter", "node", "shard")})
+    only = replace(plan, **{n: getattr(plan, n)[:2] for n in ("action", "stage", "round", "node", "shard")})
     edges = replace(
         only, first=plan.first[:3], source=plan.source[: plan.first[2]], carries=plan.carries[: plan.first[2]]
     )

@@ -90,7 +90,7 @@ def slot_name(plan: Plan, row: int) -> str:
     stage = int(plan.stage[row])
     made = plan.action[row] == Action.NEGATIVES
     what = "labels" if made else "head" if stage == plan.blocks else f"block {stage + 1}"
-    return f"{what}, chapter {plan.chapter[row] + 1}"
+    return f"{what}, {plan.when(row)}"
 
 
 def _computing(plan: Plan, node: int, told: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
