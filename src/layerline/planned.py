@@ -33,7 +33,7 @@ from layerline.runtime.checkpoint import Progress
 from layerline.runtime.forecast import Forecast
 from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.model import Model
-from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.pipeline import Measured, Others, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
 from layerline.runtime.post import Post, links
 from layerline.runtime.saved import save_model
@@ -107,11 +107,13 @@ class PlanJob:
             check_peers(store, member.rank, member.world, facts, generation=member.generation, timeout=join_seconds())
             pipeline = Pipeline(self.run, self.plan, self.data, folder.path, nodes=mine, blocks=self.blocks)
             before = Measured.of(pipeline.slots, self.plan.nodes)
-            durable = _durable(self.plan)
+            durable = _durable(self.plan) if not self.plan.by_batch else []
             for node in mine:
                 board.post(f"done {node}", len(pipeline.slots.done(node)))
-            board.post(f"ready {member.rank}", before.sittings)
-            sitting = max(board.wait([f"ready {rank}" for rank in range(member.world)], who))
+            kept = {node: sorted(rows) for node, rows in pipeline.kept().items()} if self.plan.by_batch else {}
+            board.post(f"ready {member.rank}", [before.sittings, kept])
+            ready = board.wait([f"ready {rank}" for rank in range(member.world)], who)
+            sitting = max(sittings for sittings, _ in ready)
             forecast = self._forecast(pipeline, places)
             if not sitting and forecast.worth_measuring():
                 board.post(f"costs {member.rank}", asdict(forecast.measured()))
@@ -123,6 +125,12 @@ class PlanJob:
             def done_elsewhere() -> set[int]:
                 return {row for node in others for row in durable[node][: board.look(f"done {node}") or 0]}
 
+            def kept_last(node: int) -> int:
+                last = board.look(f"kept {node}")
+                return -1 if last is None else last
+
+            everywhere = {int(node): set(rows) for _, kept in ready for node, rows in kept.items()}
+            away = Others(done_elsewhere, everywhere, kept_last)
             transport = ProcessGroup(
                 store,
                 member.rank,
@@ -144,7 +152,7 @@ class PlanJob:
                     look = looking(standings, board.for_another_thread(), member.world)
                     heard(PlanStarts(self.plan, forecast.before(), look))
                 hear = _posting(_both(standings.hear, heard), board, pipeline)
-                pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
+                pipeline.work(hear, stop, post, sitting=sitting, others=away)
                 for node in mine:
                     _tell(board, node, pipeline.slots.told(node))
                 if member.rank:
@@ -182,7 +190,9 @@ class PlanJob:
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
-            if can_draw():
+            if self.plan.by_batch:
+                pass  # a bar for every minibatch would be no picture
+            elif can_draw():
                 draw_run(self.plan, measured.facts, predicted, folder.path / "gantt.svg", title)
             else:
                 heard(Noted(MISSING))
@@ -215,6 +225,7 @@ def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
         if isinstance(event, RowKept):
             counts[event.node] += 1
             board.post(f"done {event.node}", counts[event.node])
+            board.post(f"kept {event.node}", event.row)
         heard(event)
 
     counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}

@@ -10,9 +10,9 @@ Nodes are part of the plan and decide the bits; processes are not, and don't.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,32 @@ from layerline.errors import Stopped
 from layerline.events import EpochDone, Listener, Row
 from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
+from layerline.runtime.cuts import Cuts, rounds_between
 from layerline.runtime.execute import refuse_divergence
+from layerline.runtime.minibatches import MinibatchNode
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.needs import last_slots
 from layerline.runtime.node import Node
+from layerline.runtime.planning import sizes_of
 from layerline.runtime.post import Post
+from layerline.runtime.round_worker import RoundWorker
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 from layerline.runtime.worker import Worker
 from layerline.schedules.plan import Action, Plan
 from layerline.transport.in_process import InProcess
+
+
+@dataclass(frozen=True)
+class Others:
+    """What is known of nodes in other processes; the defaults: there are none."""
+
+    done: Callable[[], set[int]] = set
+    """The rows with a result on disk."""
+    kept: dict[int, set[int]] = field(default_factory=dict)
+    """Where nodes exchange per batch: the rows that each had a state or a result under at the start."""
+    kept_last: Callable[[int], int] = lambda node: -1
+    """The same now, the last one of a node; −1: none yet."""
 
 
 class Pipeline:
@@ -63,6 +79,11 @@ class Pipeline:
         done = total = 0
         for number, node in self.nodes.items():
             slots = set(np.flatnonzero((self.plan.node == number) & (self.plan.action == Action.TRAIN)).tolist())
+            if self.plan.by_batch:
+                reached = max(self.slots.done(number), default=-1)
+                done += sum(slot <= reached for slot in slots)
+                total += len(slots)
+                continue
             each = node.batches * self.run.epochs_per_chapter
             done += each * len(slots & self.slots.done(number))
             total += each * len(slots)
@@ -75,10 +96,11 @@ class Pipeline:
         post: Post,
         *,
         sitting: int = 0,
-        done_elsewhere: Callable[[], set[int]] = set,
+        others: Others | None = None,
     ) -> None:
-        """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost."""
-        worker = Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=done_elsewhere)
+        """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost; where nodes
+        exchange per batch, all since the last cut."""
+        worker = self._worker(post, sitting, others or Others())
         with closing(worker.work()) as events:
             for event in events:
                 listener(event)
@@ -87,6 +109,23 @@ class Pipeline:
                 if stop.exit_status is not None:
                     break
         self.heed(stop)
+
+    def _worker(self, post: Post, sitting: int, others: Others) -> Worker | RoundWorker:
+        if not self.plan.by_batch:
+            return Worker(
+                self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=others.done
+            )
+        sizes = sizes_of(self.run, self.data.shape, self.data.num_classes, len(self.data.train))
+        cuts = Cuts(self.plan, rounds_between(self.run, self.plan, sizes))
+        nodes = {number: node for number, node in self.nodes.items() if isinstance(node, MinibatchNode)}
+        cut = cuts.latest(self.kept() | others.kept)
+        return RoundWorker(
+            self.plan, nodes, self.slots, post, cuts, cut, sitting=sitting, kept_elsewhere=others.kept_last
+        )
+
+    def kept(self) -> dict[int, set[int]]:
+        """The rows of each node here that have a result, or a state of the node, on disk."""
+        return {node: {row for row in self.slots.done(node) if self.slots.has(row)} for node in self.nodes}
 
     def here(self) -> Post:
         """The post of a single process with all nodes."""
@@ -122,6 +161,13 @@ class Pipeline:
             return
         if not self.stays:
             raise Stopped("training was stopped; nothing was saved", exit_status=stop.exit_status)
+        if self.plan.by_batch:
+            before, every = self.minibatches()
+            raise Stopped(
+                f"training was stopped; {before:,} of {every:,} minibatches are saved",
+                exit_status=stop.exit_status,
+                hint=f"go on with: layerline resume {self.slots.folder.parent}",
+            )
         rows = np.flatnonzero(np.isin(self.plan.node, list(self.nodes)) & (self.plan.action != Action.FORWARD))
         done = sum(len(self.slots.done(node)) for node in self.nodes)
         raise Stopped(
@@ -139,7 +185,15 @@ def make_node(run: Run, plan: Plan, data: Dataset, number: int, blocks: Sequence
         parts = run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
         part = torch.from_numpy(parts[int(mine[0])])
         data = replace(data, train=Examples(data.train.inputs[part], data.train.labels[part]))
+    if plan.by_batch:
+        return MinibatchNode(model, data, plan.minibatches // run.epochs_per_chapter, whole=plan.shards == 1)
     return ChapterTrainer(model, data)
+
+
+def _busy(fact: Mapping[str, Any]) -> float:
+    """Seconds of a row, or of all rows that were noted together."""
+    seconds: float = fact["busy"] if "busy" in fact else fact["end"] - fact["begin"]
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -171,7 +225,7 @@ class Measured:
     @property
     def busy(self) -> list[float]:
         """Seconds each node worked."""
-        return [sum(each["end"] - each["begin"] for each in facts) for facts in self.facts.values()]
+        return [sum(map(_busy, facts)) for facts in self.facts.values()]
 
     def rows(self) -> list[Row]:
         """The numbers of every epoch and block, as in `metrics.csv`. A slot that was done twice counts once."""

@@ -56,7 +56,7 @@ def planned(run: Run, blocks: int, sizes: Sizes | None = None, examples: int = 0
     return plan
 
 
-def refuse_unused_nodes(run: Run, plan: Plan, examples: int) -> None:
+def refuse_unused_nodes(run: Run, plan: Plan, examples: int = 0) -> None:
     """UsageError for nodes that would have nothing to do."""
     unused = unused_nodes(plan)
     if unused:

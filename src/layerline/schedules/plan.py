@@ -147,8 +147,7 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over everything in the plan: nodes that carry it out together must have the same."""
         facts = (self.schedule, self.blocks, self.head, self.chapters, self.nodes, self.shards, self.shares)
-        facts += ("exchange per batch", self.minibatches) if self.by_batch else ()
-        sha = hashlib.sha256(repr(facts).encode())
+        sha = hashlib.sha256(repr((facts, self.minibatches) if self.by_batch else facts).encode())
         for column in (self.action, self.stage, self.round, self.node, self.shard, self.first, self.source):
             sha.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
         sha.update(self.carries.tobytes())
