@@ -51,6 +51,7 @@ _SETTINGS = """
     --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average
     --batch --schedule.batch
+    --exchange
     --nodes
     --speeds
     --send-optimizer-state --no-send-optimizer-state

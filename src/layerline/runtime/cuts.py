@@ -4,9 +4,9 @@
     node 1         ▪                ▪            ▪ the node's state on disk: all its blocks, moments, labels, records
     node 2         ▪                ▪
 
-Problem: a slot is one minibatch, and a file for each would be most of the work. Solution: every so many rounds all nodes
-keep their whole state. Which rounds these are follows from the plan and not from clocks, so that nodes which are not
-equally far keep states of the same moment. The run goes on from the last cut that all of them have.
+Problem: a slot is one minibatch, and a file for each would be most of the work. Solution: every so many rounds all
+nodes keep their whole state. Which rounds these are follows from the plan and not from clocks, so that nodes which are
+not equally far keep states of the same moment. The run goes on from the last cut that all of them have.
 
 A node's state is kept under its last row before the cut. A node without a row between two cuts has one state for both.
 """

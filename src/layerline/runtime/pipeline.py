@@ -112,9 +112,7 @@ class Pipeline:
 
     def _worker(self, post: Post, sitting: int, others: Others) -> Worker | RoundWorker:
         if not self.plan.by_batch:
-            return Worker(
-                self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=others.done
-            )
+            return Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=others.done)
         sizes = sizes_of(self.run, self.data.shape, self.data.num_classes, len(self.data.train))
         cuts = Cuts(self.plan, rounds_between(self.run, self.plan, sizes))
         nodes = {number: node for number, node in self.nodes.items() if isinstance(node, MinibatchNode)}

@@ -146,9 +146,10 @@ class RoundWorker:
                 made = {f"{_LABELS}{r}": labels for r, labels in [self._made[number]]} if number in self._made else {}
                 end = time.time()
                 self.slots.save(row, node.snapshot() | made)
-                yield self._note(row, number, end)
-        kept = {node: self._noted.get(node, -1) for node in range(self.plan.nodes)}
-        reached = self.cuts.reached(kept | {node: self._kept_elsewhere(node) for node in kept if node not in self.nodes})
+                yield self._kept(row, number, end)
+        everywhere = range(self.plan.nodes)
+        kept = {n: self._noted[n] if n in self.nodes else self._kept_elsewhere(n) for n in everywhere}
+        reached = self.cuts.reached(kept)
         for number in self.nodes:
             self._drop_before(number, self.cuts.state(number, reached))
 
@@ -160,25 +161,34 @@ class RoundWorker:
         self._states[node] = [old for old in self._states[node] if old >= row]
 
     def _keep_finished(self) -> Iterator[Event]:
+        """The finished blocks; and what nodes that have none of them have done since they last noted something."""
+        if self.cut == len(self.plan):
+            return
         for row in self._finished():
-            if self.cut < len(self.plan):
-                self.slots.save(row, self._result(row))
-                yield self._note(row, int(self.plan.node[row]), time.time())
+            self.slots.save(row, self._result(row))
+            yield self._kept(row, int(self.plan.node[row]), time.time())
+        for node in self.nodes:
+            if self._last[node] > self._noted[node]:
+                self._note(self._last[node], node, time.time(), durable=False)
 
     def _finished(self) -> list[int]:
         return sorted(row for row in last_slots(self.plan) if int(self.plan.node[row]) in self.nodes)
 
-    def _note(self, row: int, node: int, end: float) -> Event:
-        """What a node did since it last noted something, under a row whose result is on disk."""
+    def _kept(self, row: int, node: int, end: float) -> Event:
+        """Something of a node is on disk under a row."""
+        self._note(row, node, end, durable=True)
+        self._noted[node] = row
+        self._states[node].append(row)
+        return RowKept(row, node)
+
+    def _note(self, row: int, node: int, end: float, *, durable: bool) -> None:
+        """What a node did since it last noted something, up to a row."""
         spent, self._spent[node] = self._spent[node], _Spent()
-        facts: dict[str, Any] = {"row": row, "durable": True, "sitting": self.sitting}
+        facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting}
         facts |= {"begin": spent.begin or end, "end": end, "handed": time.time(), "busy": spent.busy}
         facts |= {"spent": [[*what, *numbers] for what, numbers in spent.seconds.items()]}
         facts |= {"bytes": self._bytes(node), "transfers": [], "metrics": spent.metrics}
         self.slots.tell(node, facts)
-        self._noted[node] = row
-        self._states[node].append(row)
-        return RowKept(row, node)
 
     def _bytes(self, node: int) -> int:
         """What a node has sent since it last noted something."""
@@ -226,7 +236,9 @@ class RoundWorker:
 
     def _fetch(self, source: int, what: Carries, number: int) -> Result:
         """A result of the node itself, or a message."""
-        return self._result(source) if int(self.plan.node[source]) == number else self.post.receive(source, what, number)
+        if int(self.plan.node[source]) == number:
+            return self._result(source)
+        return self.post.receive(source, what, number)
 
     def _carry_out(self, row: int, number: int, outputs: Tensor | None) -> Iterator[Event]:
         plan, node, stage = self.plan, self.nodes[number], int(self.plan.stage[row])

@@ -12,6 +12,7 @@ The paper exchanges per chapter, and names per batch as future work (PFF, arXiv 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -35,7 +36,8 @@ class Minibatches:
 
     def of_an_epoch(self, shards: int) -> int:
         """B, the same for every node."""
-        return -(-(-(-self.examples // shards)) // self.batch)
+        largest = math.ceil(self.examples / shards)
+        return math.ceil(largest / self.batch)
 
     def of_a_chapter(self, shards: int) -> int:
         """Rounds of a chapter. UsageError where there are none."""

@@ -37,10 +37,11 @@ def peak_memory(plan: Plan, costs: Costs, world: World) -> Bytes:
         change -= np.bincount(place[last] + ~state, held, len(change))
         lone[row[begin == row]] = False
 
+    parts = plan.shards * plan.rounds_per_chapter
     moment = np.where(lone, results, 0)  # held during the row only: a result that goes elsewhere …
     train = plan.action == Action.TRAIN
     moment[train] += np.array(costs.weights)[plan.stage[train]]  # … the gradient …
-    moment[train & (plan.stage == plan.blocks)] += costs.features // plan.shards // plan.rounds_per_chapter  # … and what the head learns from
+    moment[train & (plan.stage == plan.blocks)] += costs.features // parts  # … and what the head learns from
     held = np.cumsum(change)[:-1] + moment[by_node]
     rows = np.bincount(plan.node, minlength=plan.nodes)
     peaks = np.zeros(plan.nodes, np.int64)

@@ -1,8 +1,9 @@
 """A round's pattern, repeated: how schedules write their plans.
 
 Problem: a schedule should be a few lines, and a million slots may not be made one by one. Solution: a schedule writes
-the steps of one round, whose inputs are steps of the same round or of one some rounds ago; `repeat` lays the pattern out
-for every round at once. Inputs from before the first round vanish. A round is a chapter, or a minibatch (`exchange.py`).
+the steps of one round, whose inputs are steps of the same round or of one some rounds ago; `repeat` lays the pattern
+out for every round at once. Inputs from before the first round vanish. A round is a chapter, or a minibatch
+(`exchange.py`).
 
 A step may lag: in repetition r it works on round r − lag. So a pipeline is laid out slot by slot, as it happens:
 

@@ -12,7 +12,7 @@ edges to earlier rows:
     3    train      0      1        1      (0, state)                          block 1 goes on, on another node
     …
 
-Rows are in rounds, from one exchange to the next: chapters, or minibatches where nodes exchange per batch (`exchange.py`).
+Rows are in rounds, from one exchange to the next: chapters, or minibatches where nodes exchange per batch.
 A **slot** is a `train` row: one block for one round. Stages 0 … L−1 are the blocks; stage L is the softmax readout's
 head, where there is one. An edge between nodes is a message. A missing edge means the beginning: a `train` row without
 `state` starts from the run's seed, a first stage without `labels` uses the negatives drawn at the start.

@@ -65,9 +65,7 @@ def _rows(plan: Plan) -> None:
     _refuse(plan, (plan.node < 0) | (plan.node >= plan.nodes), f"is on none of {plan.nodes} nodes")
     parts = np.where(negatives, plan.parts, 1) * plan.shards
     _refuse(plan, (plan.shard < 0) | (plan.shard >= parts), "works on a shard that does not exist")
-    key = _key(
-        (plan.action, 3), (plan.stage, plan.stages), (plan.round, plan.rounds), (plan.shard, int(parts.max()))
-    )
+    key = _key((plan.action, 3), (plan.stage, plan.stages), (plan.round, plan.rounds), (plan.shard, int(parts.max())))
     _refuse(
         plan,
         _twice(_key((key, 1), (np.where(plan.action == Action.FORWARD, plan.node, 0), plan.nodes))),
