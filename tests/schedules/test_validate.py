@@ -35,27 +35,30 @@ def test_what_every_plan_computes(made: tuple[BaseSchedule, Work, Plan]) -> None
     seen: dict[tuple[int, int], set[int]] = {}
     labels_of: dict[tuple[int, int], set[tuple[int, ...]]] = {}
     for row in range(len(plan)):
-        action, stage, chapter = Action(plan.action[row]), int(plan.stage[row]), int(plan.chapter[row])
+        action, stage, number = Action(plan.action[row]), int(plan.stage[row]), int(plan.round[row])
         inputs = plan.inputs(row)
         assert all(source < row for source, _ in inputs)
         kinds = {kind: [source for source, carries in inputs if carries == kind] for kind in Carries}
         if action == Action.TRAIN:
-            before = seen.get((stage, chapter - 1), set())
+            before = seen.get((stage, number - 1), set())
             assert set(kinds[Carries.STATE]) == before
-            assert len(before) > 0 or chapter == 0
-            seen.setdefault((stage, chapter), set()).add(row)
+            assert len(before) > 0 or number == 0
+            seen.setdefault((stage, number), set()).add(row)
         for source in kinds[Carries.WEIGHTS]:
-            assert plan.chapter[source] == chapter
+            assert plan.round[source] == number
             assert plan.action[source] == Action.TRAIN
         for source in kinds[Carries.OUTPUTS]:
             assert (plan.action[source], plan.stage[source]) == (Action.FORWARD, stage - 1)
         if kinds[Carries.LABELS]:
             assert stage == 0
+            assert all(plan.chapter[s] < plan.chapter[row] for s in kinds[Carries.LABELS])
+            assert all((plan.round[s] + 1) % plan.rounds_per_chapter == 0 for s in kinds[Carries.LABELS])
             images = [range(1000)[plan.part(s, 1000).start : plan.part(s, 1000).stop] for s in kinds[Carries.LABELS]]
             assert sorted(i for part in images for i in part) == list(range(1000))
         if action != Action.NEGATIVES and stage == 0:
-            labels_of.setdefault((int(plan.node[row]), chapter), set()).add(tuple(kinds[Carries.LABELS]))
-    assert set(seen) == {(stage, chapter) for stage in range(work.stages) for chapter in range(work.chapters)}
+            labels_of.setdefault((int(plan.node[row]), number), set()).add(tuple(kinds[Carries.LABELS]))
+    rounds = work.rounds(plan.shards)
+    assert set(seen) == {(stage, number) for stage in range(work.stages) for number in range(rounds)}
     assert all(len(used) == 1 for used in labels_of.values())  # a node learns and forwards with the same labels
 
 
