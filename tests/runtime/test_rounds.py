@@ -26,8 +26,7 @@ from layerline.runtime.planning import planned, sizes_of
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.seeding import generator
 from layerline.runtime.stop import Stop
-from layerline.schedules.costs import World, estimate
-from layerline.schedules.costs import Machine as Assumed
+from layerline.schedules.costs import Machine, World, estimate
 from layerline.schedules.plan import Plan
 from layerline.schedules.simulate import simulate
 from small_runs import LOCAL, UNSUPERVISED, small_data, small_run
@@ -248,7 +247,7 @@ def test_what_was_planned_is_sent(tmp_path: Path) -> None:
         assert sizes is not None
         plan = planned(run, 3, sizes)
         world = World(moments_travel=run.send_optimizer_state)
-        found = simulate(plan, estimate(sizes, Assumed()), world)
+        found = simulate(plan, estimate(sizes, Machine()), world)
         beside = (result.values["bytes_sent"] - int(found.bytes.sum())) / len(found.messages)
         assert 0 < beside < 1000
 

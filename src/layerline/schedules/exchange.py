@@ -7,7 +7,7 @@ chapter. Per batch, a round is one minibatch on every node that trains it:
     its minibatches  whole set: the run's minibatches; of a shard: the shard cut into B equal parts, so that all nodes
                      meet equally often, and unequal shards have unequal minibatches
 
-The paper exchanges per chapter, and names per batch as future work (PFF, arXiv 2404.08573, §6).
+The paper exchanges per chapter, and names per batch as future work (PFF, arXiv 2404.08573).
 """
 
 from __future__ import annotations
