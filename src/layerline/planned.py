@@ -190,11 +190,9 @@ class PlanJob:
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
-            if self.plan.by_batch:
-                pass  # a bar for every minibatch would be no picture
-            elif can_draw():
+            if can_draw() and not self.plan.by_batch:  # a bar for every minibatch would be no picture
                 draw_run(self.plan, measured.facts, predicted, folder.path / "gantt.svg", title)
-            else:
+            elif not self.plan.by_batch:
                 heard(Noted(MISSING))
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
@@ -225,7 +223,8 @@ def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
         if isinstance(event, RowKept):
             counts[event.node] += 1
             board.post(f"done {event.node}", counts[event.node])
-            board.post(f"kept {event.node}", event.row)
+            if pipeline.plan.by_batch:
+                board.post(f"kept {event.node}", event.row)
         heard(event)
 
     counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}

@@ -78,14 +78,11 @@ class Pipeline:
         """Those of this process's slots: in finished ones, and in all."""
         done = total = 0
         for number, node in self.nodes.items():
-            slots = set(np.flatnonzero((self.plan.node == number) & (self.plan.action == Action.TRAIN)).tolist())
-            if self.plan.by_batch:
-                reached = max(self.slots.done(number), default=-1)
-                done += sum(slot <= reached for slot in slots)
-                total += len(slots)
-                continue
-            each = node.batches * self.run.epochs_per_chapter
-            done += each * len(slots & self.slots.done(number))
+            slots = np.flatnonzero((self.plan.node == number) & (self.plan.action == Action.TRAIN))
+            kept = self.slots.done(number)
+            finished = slots <= max(kept, default=-1) if self.plan.by_batch else np.isin(slots, list(kept))
+            each = 1 if self.plan.by_batch else node.batches * self.run.epochs_per_chapter
+            done += each * int(np.count_nonzero(finished))
             total += each * len(slots)
         return done, total
 
