@@ -29,6 +29,7 @@ from layerline.schedules.simulate import simulate
 SHARDS: dict[str, dict[str, Any]] = {
     "IID": {"kind": "iid"},
     "Dirichlet 0.3": {"kind": "dirichlet", "concentration": 0.3},
+    "by label": {"kind": "by-label"},
 }
 
 
@@ -54,12 +55,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--only", default="", help="Lines whose data is called so: IID, Dirichlet, label, all-layers.")
     asked = parser.parse_args()
     data = load_dataset("digits")
     digits = preset("digits").run.to_dict() | {"network": {"kind": "mlp", "widths": [128] * 3}, "threads": 1}
     print("| data | exchange | test accuracy % | from – to | MB sent | MB planned | messages |")
     print("|---|---|---|---|---|---|---|")
     for shards, exchange, settings in runs(asked.epochs):
+        if asked.only not in shards:
+            continue
         found, sent = [], 0
         for seed in range(asked.seeds):
             run = Run.from_dict(digits | settings | {"seed": seed})
