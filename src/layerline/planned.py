@@ -107,9 +107,9 @@ class PlanJob:
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
-            if can_draw():
+            if can_draw() and not self.plan.by_batch:  # a bar for every minibatch would be no picture
                 draw_run(self.plan, measured.facts, predicted, folder.path / "gantt.svg", title)
-            else:
+            elif not self.plan.by_batch:
                 heard(Noted(MISSING))
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
@@ -122,8 +122,9 @@ def _mute(event: Event) -> None:
 
 def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
-    plan = planned(run, _count(run, blocks), sizes_of(run, data.shape, data.num_classes, data.examples))
-    refuse_unused_nodes(run, plan)
+    sizes = sizes_of(run, data.shape, data.num_classes, data.examples)
+    plan = planned(run, _count(run, blocks), sizes, data.examples)
+    refuse_unused_nodes(run, plan, data.examples)
     if isinstance(data, Dataset) and isinstance(run.shards, BaseShards) and plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
     return PlanJob(run, plan, data, blocks)

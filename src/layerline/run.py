@@ -26,10 +26,12 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Exchange, Minibatches, check_exchange
 from layerline.schedules.federated import Federated
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
+from layerline.transport.codecs import Int8
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
@@ -55,6 +57,9 @@ class Run(BaseRun):
     schedule: Schedule = Sequential()
     """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
     federated."""
+    exchange: Exchange = "chapter"
+    """How often the nodes of a schedule exchange blocks: per chapter (the paper), or after every minibatch (its future
+    work; all-layers, and federated where blocks are averaged)."""
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
@@ -119,8 +124,12 @@ class Run(BaseRun):
         """True where new negatives come from the network's scores."""
         return self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
 
-    def work(self, blocks: int) -> Work:
-        """What the schedule plans, for a network of so many blocks; all slots cost the same."""
+    def work(self, blocks: int, examples: int = 0) -> Work:
+        """What the schedule plans, for a network of so many blocks; all slots cost the same.
+
+        `examples`: images of the training set, which count where nodes exchange per batch.
+        """
+        minibatches = Minibatches(examples=examples, batch=self.batch_size, epochs=self.epochs_per_chapter)
         return Work(
             blocks=blocks,
             chapters=self.chapter_count,
@@ -128,6 +137,7 @@ class Run(BaseRun):
             head=isinstance(self.readout, Softmax),
             judged=self.judged,
             speeds=self.speeds,
+            minibatches=minibatches if self.exchange == "batch" else None,
         )
 
     def with_own_network(self) -> Run:
@@ -149,6 +159,8 @@ def impossible(run: Run) -> None:
             f"{what} cannot share simultaneous training, which has no chapters to hand out",
             hint="choose --order chapters",
         )
+    if run.exchange == "batch":
+        _exchange_per_batch(run)
     check_speeds(run.speeds, run.nodes)
     data_for_nodes(run)
     readout = run.readout
@@ -193,6 +205,21 @@ def data_for_nodes(run: Run) -> None:
         raise UsageError(
             f"{run.dataset} does not say where each node's own data lies",
             hint="give a path with the node's number in it: --dataset 'clinics/{node}.npz'",
+        )
+
+
+def _exchange_per_batch(run: Run) -> None:
+    """UsageError where nodes cannot exchange after every minibatch."""
+    if run.order == "simultaneous":
+        raise UsageError(
+            "simultaneous training has no nodes that could exchange per batch",
+            hint="choose --order chapters, or leave out --exchange",
+        )
+    check_exchange(run.schedule, run.exchange)
+    if isinstance(run.codec, Int8):
+        raise UsageError(
+            "int8 sends differences from versions that are kept with finished chapters, and per batch none are kept",
+            hint="choose --codec bf16 or fp32, or --exchange chapter",
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from layerline.errors import PeerLost
 from layerline.events import Event, RowBegins, RowWaits
-from layerline.runtime.pipeline import Pipeline
+from layerline.runtime.pipeline import Others, Pipeline
 from layerline.runtime.planning import planned
 from layerline.runtime.post import Post
 from layerline.runtime.stop import Stop
@@ -49,7 +49,7 @@ def test_the_first_node_waits_for_the_last(tmp_path: Path) -> None:
             return {row for other in range(3) if other != node for row in pipelines[other].slots.done(other)}
 
         post = Post(PLAN, transport, moments=True)
-        pipelines[node].work(hear, Stop(), post, done_elsewhere=done_elsewhere)
+        pipelines[node].work(hear, Stop(), post, others=Others(done_elsewhere))
 
     with ThreadPoolExecutor(3) as pool:
         for each in [pool.submit(carry_out, node) for node in range(3)]:

@@ -145,6 +145,11 @@ def first_chapter(plan: Plan, facts: Facts, below: Costs) -> Costs:
     spent: dict[tuple[int, int, bool], list[float]] = {}
     for told in facts.values():
         for fact in told:
+            if "spent" in fact:  # rows of many minibatches, noted together
+                for action, stage, count, seconds in fact["spent"]:
+                    times = 1 if action == Action.NEGATIVES else plan.rounds_per_chapter
+                    spent.setdefault((action, stage, False), []).append(seconds / count * times * plan.shards)
+                continue
             row = fact["row"]
             part = 1.0 if plan.action[row] != Action.NEGATIVES else plan.shares[int(plan.shard[row]) % plan.parts]
             seconds = (fact["handed"] - fact["begin"]) * plan.shards / (part or 1.0)

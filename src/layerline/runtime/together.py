@@ -25,7 +25,7 @@ from layerline.runtime.forecast import Forecast
 from layerline.runtime.judging import Judged, judge_own
 from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
 from layerline.runtime.model import Model
-from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.pipeline import Measured, Others, Pipeline
 from layerline.runtime.post import Post, links
 from layerline.runtime.standing import Standings, looking
 from layerline.runtime.stop import Stop
@@ -70,7 +70,7 @@ class Together:
         forecast = Forecast(self.run, self.plan, self._places, self.data, pipeline.slots)
         if not sitting and forecast.worth_measuring():
             self._calibrate(forecast)
-        elsewhere = self._done_elsewhere()
+        others = self._others()
         # The others are told why before the connections end, which they notice.
         with self._transport() as transport, self.board.telling(leave=False):
             post = Post(self.plan, transport, moments=self.run.send_optimizer_state, everywhere=self._own)
@@ -80,7 +80,7 @@ class Together:
                 look = looking(standings, self.board.for_another_thread(), self.member.world)
                 heard(PlanStarts(self.plan, forecast.before(), look))
             hear = self._posting(pipeline, both(standings.hear, heard))
-            pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=elsewhere)
+            pipeline.work(hear, stop, post, sitting=sitting, others=others)
             return self._put_together(pipeline, post, forecast, stop)
 
     @cached_property
@@ -107,8 +107,19 @@ class Together:
         """How often the run was started, by whoever knows of most; all know then how far the nodes are."""
         for node in self._mine:
             self.board.post(f"done {node}", len(pipeline.slots.done(node)))
-        self.board.post(f"ready {self.member.rank}", before.sittings)
-        return max(self._from_all("ready"))
+        kept = {node: sorted(rows) for node, rows in pipeline.kept().items()} if self.plan.by_batch else {}
+        self.board.post(f"ready {self.member.rank}", [before.sittings, kept])
+        return max(sittings for sittings, _ in self._from_all("ready"))
+
+    def _others(self) -> Others:
+        """The nodes in other processes. Asked after all were heard by `_sitting`."""
+        kept = {int(node): set(rows) for _, every in self._from_all("ready") for node, rows in every.items()}
+
+        def kept_last(node: int) -> int:
+            last = self.board.look(f"kept {node}")
+            return -1 if last is None else last
+
+        return Others(set if self.plan.by_batch else self._done_elsewhere(), kept, kept_last)
 
     def _calibrate(self, forecast: Forecast) -> None:
         """All processes measure at the same time; rank 0 notes it."""
@@ -150,6 +161,8 @@ class Together:
             if isinstance(event, RowKept):
                 counts[event.node] += 1
                 self.board.post(f"done {event.node}", counts[event.node])
+                if self.plan.by_batch:
+                    self.board.post(f"kept {event.node}", event.row)
             heard(event)
 
         counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}

@@ -105,6 +105,7 @@ def row_seconds(plan: Plan, costs: Costs, speeds: tuple[float, ...] = ()) -> Flo
     table[Action.TRAIN] = costs.train
     table[Action.FORWARD, : plan.blocks] = costs.forward
     table[Action.NEGATIVES] = costs.ranking
+    table[[Action.TRAIN, Action.FORWARD]] /= plan.rounds_per_chapter
     seconds = table[plan.action, plan.stage] / plan.shards
     if plan.parts > 1:
         made = plan.action == Action.NEGATIVES
@@ -118,7 +119,7 @@ def message_bytes(plan: Plan, sent: Messages, costs: Costs, world: World) -> NDA
     table = np.zeros((len(Carries), plan.stages))
     table[Carries.STATE] = weights + np.array(costs.moments) * world.moments_travel
     table[Carries.WEIGHTS] = weights
-    table[Carries.OUTPUTS, : plan.blocks] = np.array(costs.outputs) / plan.shards
+    table[Carries.OUTPUTS, : plan.blocks] = np.array(costs.outputs) / plan.shards / plan.rounds_per_chapter
     table[Carries.LABELS] = costs.labels / plan.shards
     size = table[sent.carries, plan.stage[sent.source]]
     labels = sent.carries == Carries.LABELS
@@ -131,7 +132,7 @@ def sequential_seconds(plan: Plan, costs: Costs) -> float:
     whole = sum(costs.train) + sum(costs.forward[: plan.blocks - 1])
     ranked = plan.chapters - 1 if (plan.action == Action.NEGATIVES).any() else 0
     slots = np.count_nonzero((plan.action == Action.TRAIN) & (plan.stage == 0))
-    return (whole * plan.chapters + costs.ranking * ranked) * slots / plan.chapters / plan.shards
+    return (whole * plan.chapters + costs.ranking * ranked) * slots / plan.rounds / plan.shards
 
 
 def walk(
