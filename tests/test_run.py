@@ -80,6 +80,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         st.builds(Federated, average=st.booleans()),
         st.builds(Dff, batch=st.sampled_from(["full", "mini"])),
     ),
+    "exchange": st.sampled_from(["chapter", "chapter", "batch"]),
     "nodes": st.integers(1, 9),
     "send_optimizer_state": st.booleans(),
     "codec": st.one_of(
@@ -297,7 +298,9 @@ def test_digest() -> None:
         "threads": 1,
         "device": "cpu",
     }
-    assert set(changes) | set(INDIFFERENT) == set(Run.model_fields)
+    assert set(changes) | set(INDIFFERENT) | {"exchange"} == set(Run.model_fields)
+    ring = run.replace(schedule=AllLayers())  # exchange by itself fits no run of one node
+    assert ring.replace(exchange="batch").digest() != ring.digest()
     digests = {run.digest()} | {run.replace(**{name: value}).digest() for name, value in changes.items()}
     assert len(digests) == len(changes) + 1
     assert run.replace(**INDIFFERENT).digest() == run.digest()

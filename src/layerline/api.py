@@ -13,20 +13,24 @@ from torch import nn
 
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
-from layerline.data.catalog import TEXT_NAMES, dataset_names
+from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
+from layerline.data.own import path_of, renumber
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
-from layerline.planned import PlanJob, plan_job
+from layerline.planned import check_nodes, plan_job
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
-from layerline.results import bits_of, readouts_of, values_of
+from layerline.results import bits_of, values_of
 from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints
 from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
+from layerline.runtime.judging import readouts_of
+from layerline.runtime.members import join_seconds
 from layerline.runtime.model import build_model
+from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free import FreeTrainer
@@ -34,7 +38,7 @@ from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
-from layerline.team import Team, create_folder
+from layerline.team import Job, Launch, Team, create_folder
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,11 @@ def train(
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     team = Team(processes, restarts, show)
-    job = _prepare(_resolve(run, data, network is not None), data, network, data_dir)
-    team.check(job, _is_own(data) or network is not None, out_dir is not None)
-    folder = create_folder(job.run, Path(out_dir)) if out_dir is not None else None
-    return Result(*team.carry_out(job, folder, listener, stop or Stop(), tensorboard, data_dir))
+    run = _resolve(run, data, network is not None)
+    team.check(run, _is_own(data) or network is not None, out_dir is not None)
+    job = _prepare(run, data, network, data_dir, team)
+    folder = create_folder(run, Path(out_dir)) if out_dir is not None else None
+    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 
 def resume(
@@ -112,9 +117,10 @@ def resume(
     """
     team = Team(processes, restarts, show)
     folder = RunFolder.open(Path(run_dir))
-    job = _prepare(folder.run(), data, network, data_dir)
-    team.check(job, _is_own(data) or network is not None, True)
-    return Result(*team.carry_out(job, folder, listener, stop or Stop(), tensorboard, data_dir))
+    run = folder.run()
+    team.check(run, _is_own(data) or network is not None, True)
+    job = _prepare(run, data, network, data_dir, team)
+    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> AnyModel:
@@ -133,7 +139,7 @@ def evaluate(
     """Accuracy of a trained model on a test set: `{"dataset", "examples", "test_accuracy", "readouts"}`."""
     model = load(run_dir, network=network)
     model.to("cuda" if torch.cuda.is_available() and model.run.device != "cpu" else "cpu")
-    data = data or load_set(model.run, dataset, data_dir=data_dir)
+    data = data or _to_judge(model, dataset, data_dir)
     if data.test is None:
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):
@@ -147,6 +153,19 @@ def evaluate(
         "readouts": readouts,
         **bits_of(model, data),
     }
+
+
+def _to_judge(model: AnyModel, dataset: str | None, data_dir: str | Path | None) -> AnySet:
+    """The set that was named, or the run's."""
+    run = model.run
+    if not run.has_own_data or dataset in dataset_names():
+        return load_set(run, dataset, data_dir=data_dir)
+    if dataset is None:
+        raise UsageError(
+            f"every node of this run has held-out data of its own, in {run.dataset}",
+            hint=f"name the set to judge on: --dataset {path_of(run.dataset, 0)}",
+        )
+    return renumber(load_part(dataset), model.classes)
 
 
 @dataclass(frozen=True)
@@ -179,7 +198,14 @@ class _Job:
                 rows = list(execution.progress.rows)
                 heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
                 progress = execution.run()
+<<<<<<< HEAD
                 values = values_of(model, data, progress, folder, heed=execution.heed, **trainer.results())
+=======
+                readouts = readouts_of(model, data, execution.heed) if data.test else {}
+                held_out = True if isinstance(data, TextSet) else None
+                more = bits_of(model, data)
+                values = values_of(model, data.name, readouts, progress, folder, held_out=held_out, **more)
+>>>>>>> main
             if folder:
                 save_model(model, folder.model)
                 folder.write_result(values, progress.rows)
@@ -191,7 +217,10 @@ def _prepare(
     data: AnySet | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
-) -> _Job | PlanJob:
+    team: Team,
+) -> Job:
+    if isinstance(run, Run) and run.has_own_data:
+        return _prepare_own(run, data, network, team)
     data = data or load_set(run, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
@@ -204,8 +233,21 @@ def _prepare(
         raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
     with compute_threads(run):
         if run.is_planned:
-            return plan_job(run, data, _blocks(network))
+            job = plan_job(run, data, _blocks(network))
+            return Launch(run, team, data_dir) if team.starts(run) else job
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
+
+
+def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequence[nn.Module] | None, team: Team) -> Job:
+    """Of nodes that each read data of their own: only processes that carry them out do."""
+    if data is not None:
+        raise UsageError("every node reads data of its own", hint="leave out data=, or choose other shards")
+    _device(run)
+    if team.starts(run):
+        check_nodes(run)
+        refuse_missing(run)
+        return Launch(run, team, None)
+    return plan_job(run, gather(run, join_seconds()), _blocks(network))
 
 
 def _prepare_stream(run: StreamRun, data: AnySet, own_network: bool, device: torch.device) -> _Job:
@@ -221,8 +263,8 @@ def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
     """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
     if own_network and isinstance(run, Run):
         run = run.with_own_network()
-    name = data.name if data else run.dataset
-    is_path = name not in (*dataset_names(), *TEXT_NAMES) and Path(name).exists()
+    name = data.name if data and not run.has_own_data else run.dataset
+    is_path = run.has_own_data or (name not in (*dataset_names(), *TEXT_NAMES) and Path(name).exists())
     return run.replace(
         dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
         **run.settled,

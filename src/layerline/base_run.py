@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError
 
-from layerline.blocks.encoder import Standardise
+from layerline.data.statistics import Standardise
 from layerline.errors import UsageError
 from layerline.explain import explain
 from layerline.objectives.optimizer import Cosine, Rate
@@ -40,7 +40,8 @@ class BaseRun(Settings):
     preset: str = "custom"
     """The name it started from; also the name of the run's folder."""
     dataset: str = "mnist"
-    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub."""
+    """A known set, an .npz file, an image folder, or hf:NAME of the Hugging Face hub; with `--shards own` a path with
+    the node's number in it: clinics/{node}.npz."""
     validation: bool = False
     """Hold out the end of the training set (10,000 images of MNIST and CIFAR) and judge on that; the test set stays
     unread."""
@@ -88,6 +89,11 @@ class BaseRun(Settings):
     def is_planned(self) -> bool:
         """True where a plan over logical nodes carries it out."""
         return self.nodes > 1
+
+    @property
+    def has_own_data(self) -> bool:
+        """True where every node reads data of its own."""
+        return False
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some top-level fields changed, validated."""

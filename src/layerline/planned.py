@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from torch import nn
 
 from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
+from layerline.data.shards import BaseShards
 from layerline.events import Event, Listener, Noted, PlanStarts, Row
 from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
-from layerline.results import values_of
+from layerline.results import values_of, values_of_nodes
 from layerline.run import Run
 from layerline.runtime.checkpoint import Progress
 from layerline.runtime.forecast import Forecast
+from layerline.runtime.judging import judged_together, readouts_of
 from layerline.runtime.members import Board, Membership, join_seconds
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
@@ -35,7 +39,7 @@ from layerline.runtime.saved import AnyModel, save_model
 from layerline.runtime.standing import Standings
 from layerline.runtime.stop import Stop
 from layerline.runtime.threads import compute_threads
-from layerline.runtime.together import Together, Trained, both, started
+from layerline.runtime.together import Together, Trained, both, judge_here, started
 from layerline.schedules.plan import Plan
 
 Outcome = tuple[AnyModel, dict[str, Any], list[Row]]
@@ -47,7 +51,7 @@ class PlanJob:
 
     run: Run
     plan: Plan
-    data: Dataset
+    data: Dataset | OwnData
     blocks: Sequence[nn.Module] | None
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
@@ -83,7 +87,9 @@ class PlanJob:
         heard(started(pipeline, before, str(folder.path) if folder else ""))
         heard(PlanStarts(self.plan, forecast.before(), standings.look))
         pipeline.work(both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
-        return Trained(pipeline, pipeline.model(), Measured.of(pipeline.slots, self.plan.nodes), forecast)
+        model = pipeline.model()
+        judged = judge_here(pipeline, model, self.data, stop)
+        return Trained(pipeline, model, Measured.of(pipeline.slots, self.plan.nodes), forecast, judged)
 
     def _finish(self, trained: Trained, folder: RunFolder | None, heard: Listener, stop: Stop) -> Outcome:
         """Evaluate, and leave everything in the folder."""
@@ -91,13 +97,19 @@ class PlanJob:
         progress, more = Progress(measured.seconds, measured.rows()), measured.values(max(forecast.places) + 1)
         predicted, source = forecast.after(measured.facts)
         more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
-        values = values_of(model, self.data, progress, folder, lambda: trained.pipeline.heed(stop), **more)
+        if isinstance(self.data, Dataset):
+            heed = partial(trained.pipeline.heed, stop)
+            readouts = readouts_of(model, self.data, heed) if self.data.test else {}
+        else:
+            readouts = judged_together(trained.judged)
+            more |= values_of_nodes(trained.judged, self.data, self.run.readout.kind)
+        values = values_of(model, self.data.name, readouts, progress, folder, **more)
         if folder:
             title = f"{self.run.preset} · {self.plan.schedule}"
             write_trace(folder.path / "trace.json", self.plan, measured.facts, title)
-            if can_draw():
+            if can_draw() and not self.plan.by_batch:  # a bar for every minibatch would be no picture
                 draw_run(self.plan, measured.facts, predicted, folder.path / "gantt.svg", title)
-            else:
+            elif not self.plan.by_batch:
                 heard(Noted(MISSING))
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
@@ -108,14 +120,23 @@ def _mute(event: Event) -> None:
     """Rank 0 speaks for all."""
 
 
-def plan_job(run: Run, data: Dataset, blocks: Sequence[nn.Module] | None) -> PlanJob:
+def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
-    count = len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
-    plan = planned(run, count, sizes_of(run, data.shape, data.num_classes, len(data.train)))
-    refuse_unused_nodes(run, plan)
-    if plan.shards > 1:
+    sizes = sizes_of(run, data.shape, data.num_classes, data.examples)
+    plan = planned(run, _count(run, blocks), sizes, data.examples)
+    refuse_unused_nodes(run, plan, data.examples)
+    if isinstance(data, Dataset) and isinstance(run.shards, BaseShards) and plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
     return PlanJob(run, plan, data, blocks)
+
+
+def check_nodes(run: Run) -> None:
+    """UsageError for nodes that the schedule of a run cannot use, found without its data."""
+    refuse_unused_nodes(run, planned(run, _count(run, None)))
+
+
+def _count(run: Run, blocks: Sequence[nn.Module] | None) -> int:
+    return len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
 
 
 @contextmanager

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import layerline
+from layerline.data.own import OwnData
 from layerline.data.text_set import AnySet, TextSet
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.checkpoint import Progress
+from layerline.runtime.judging import Judged
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.training import Predictor
-
-
-def _go_on() -> None:
-    pass
-
-
-def readouts_of(model: Predictor, data: AnySet, heed: Callable[[], None] = _go_on) -> dict[str, float]:
-    """Accuracy on the held-out examples of every readout that the model has, the chosen one first."""
-    test = data.test
-    assert test is not None
-    return {r.kind: model.accuracy(test, r, heed) for r in model.available_readouts()}
 
 
 def bits_of(model: Predictor, data: AnySet) -> dict[str, Any]:
@@ -37,27 +27,40 @@ def bits_of(model: Predictor, data: AnySet) -> dict[str, Any]:
     return {"validation_bits_per_character": bits["last"], "bits_per_character": bits}
 
 
+def values_of_nodes(judged: Judged, data: OwnData, readout: str) -> dict[str, Any]:
+    """For result.json: what each node has, and what its own held-out examples say of the chosen readout."""
+    found = [judged[node] for node in sorted(judged)]
+    return {
+        "node_examples": [account.examples for account in data.accounts],
+        "node_held_out": [examples for examples, _ in found],
+        "node_accuracies": [readouts.get(readout) for _, readouts in found],
+    }
+
+
 def values_of(
     model: Predictor,
-    data: AnySet,
+    dataset: str,
+    readouts: dict[str, float],
     progress: Progress,
     folder: RunFolder | None,
-    heed: Callable[[], None] = _go_on,
+    *,
+    held_out: bool | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of result.json; `more`: what a run over nodes says besides. `heed` may stop the evaluation."""
+    """The content of result.json. `readouts`: the accuracies, if there are any; `more`: what a run over nodes says.
+
+    `held_out`: whether they are of a validation split; None: as the run says.
+    """
     run = model.run
-    readouts = readouts_of(model, data, heed) if data.test else {}
     chosen = next(iter(readouts.values()), None)
-    held_out = run.validation or isinstance(data, TextSet)
+    held_out = run.validation if held_out is None else held_out
     return {
         "preset": run.preset,
-        "dataset": data.name,
+        "dataset": dataset,
         "test_accuracy": None if held_out else chosen,
         "validation_accuracy": chosen if held_out else None,
         "readout": model.readout_names[0],
         "readouts": readouts,
-        **bits_of(model, data),
         "train_seconds": round(progress.train_seconds, 3),
         "epochs": run.epochs,
         **run.facts,

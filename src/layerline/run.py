@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from layerline.base_run import BaseRun
 from layerline.blocks.network import BlockList, Mlp, Own
 from layerline.data.labels import LabelInput
-from layerline.data.shards import Iid, Shards
+from layerline.data.own import NODE
+from layerline.data.shards import Iid, OwnShards, Shards
 from layerline.errors import UsageError
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
@@ -25,9 +26,12 @@ from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Readout, Softmax
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Exchange, Minibatches, check_exchange
+from layerline.schedules.federated import Federated
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
+from layerline.transport.codecs import Int8
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
@@ -53,11 +57,15 @@ class Run(BaseRun):
     schedule: Schedule = Sequential()
     """Who trains which block when, in chapter training; the paper has sequential, single-layer, all-layers and
     federated."""
+    exchange: Exchange = "chapter"
+    """How often the nodes of a schedule exchange blocks: per chapter (the paper), or after every minibatch (its future
+    work; all-layers, and federated where blocks are averaged)."""
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
     shards: Shards = Iid()
-    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks)."""
+    """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks); own:
+    every node of a federated schedule reads a set of its own."""
     shuffle: Literal["epoch", "once"] = "epoch"
     """New minibatches every epoch, or drawn once (PFF authors' code)."""
     optimizer: Adam = Adam()
@@ -101,6 +109,11 @@ class Run(BaseRun):
         return self.nodes > 1 or not isinstance(self.schedule, Sequential)
 
     @property
+    def has_own_data(self) -> bool:
+        """True where every node reads a data set of its own."""
+        return isinstance(self.shards, OwnShards)
+
+    @property
     def has_judge(self) -> bool:
         """True where a head on the first block picks the negatives."""
         sampled = isinstance(self.negatives, Sampled) and self.negatives.judge == "first-block"
@@ -111,8 +124,12 @@ class Run(BaseRun):
         """True where new negatives come from the network's scores."""
         return self.writes_labels and isinstance(self.negatives, LabelNegatives) and self.negatives.needs_scores
 
-    def work(self, blocks: int) -> Work:
-        """What the schedule plans, for a network of so many blocks; all slots cost the same."""
+    def work(self, blocks: int, examples: int = 0) -> Work:
+        """What the schedule plans, for a network of so many blocks; all slots cost the same.
+
+        `examples`: images of the training set, which count where nodes exchange per batch.
+        """
+        minibatches = Minibatches(examples=examples, batch=self.batch_size, epochs=self.epochs_per_chapter)
         return Work(
             blocks=blocks,
             chapters=self.chapter_count,
@@ -120,6 +137,7 @@ class Run(BaseRun):
             head=isinstance(self.readout, Softmax),
             judged=self.judged,
             speeds=self.speeds,
+            minibatches=minibatches if self.exchange == "batch" else None,
         )
 
     def with_own_network(self) -> Run:
@@ -141,7 +159,10 @@ def impossible(run: Run) -> None:
             f"{what} cannot share simultaneous training, which has no chapters to hand out",
             hint="choose --order chapters",
         )
+    if run.exchange == "batch":
+        _exchange_per_batch(run)
     check_speeds(run.speeds, run.nodes)
+    data_for_nodes(run)
     readout = run.readout
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
@@ -166,6 +187,39 @@ def impossible(run: Run) -> None:
         raise UsageError(
             "masked-hybrid negatives know no labels, so goodness cannot tell classes apart",
             hint="choose --readout softmax",
+        )
+
+
+def data_for_nodes(run: Run) -> None:
+    """Raises UsageError where it is not clear which data a node reads."""
+    if not run.has_own_data:
+        if NODE in run.dataset:
+            raise UsageError(f"{run.dataset} is another file for every node", hint="say so: --shards own")
+        return
+    if not isinstance(run.schedule, Federated):
+        raise UsageError(
+            f"nodes of the {run.schedule.kind} schedule work on the same images, so they cannot have data of their own",
+            hint="choose --schedule federated",
+        )
+    if NODE not in run.dataset or run.dataset.startswith("hf:"):
+        raise UsageError(
+            f"{run.dataset} does not say where each node's own data lies",
+            hint="give a path with the node's number in it: --dataset 'clinics/{node}.npz'",
+        )
+
+
+def _exchange_per_batch(run: Run) -> None:
+    """UsageError where nodes cannot exchange after every minibatch."""
+    if run.order == "simultaneous":
+        raise UsageError(
+            "simultaneous training has no nodes that could exchange per batch",
+            hint="choose --order chapters, or leave out --exchange",
+        )
+    check_exchange(run.schedule, run.exchange)
+    if isinstance(run.codec, Int8):
+        raise UsageError(
+            "int8 sends differences from versions that are kept with finished chapters, and per batch none are kept",
+            hint="choose --codec bf16 or fp32, or --exchange chapter",
         )
 
 

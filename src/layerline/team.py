@@ -8,11 +8,11 @@ from typing import Protocol
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener
-from layerline.planned import Outcome, PlanJob
+from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
 from layerline.runtime.launch import launch
-from layerline.runtime.members import Board, Membership, join_seconds, placement, silence_seconds
+from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle, silence_seconds
 from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
@@ -27,7 +27,7 @@ class Job(Protocol):
         """What is trained."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
-        """Train to the end, here."""
+        """Train to the end."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,30 @@ class Team:
     restarts: int = 10
     show: bool = False
 
-    def check(self, job: Job, own: bool, has_folder: bool) -> None:
+    def starts(self, run: AnyRun) -> bool:
+        """Whether processes are to be started for it: several carry it out, and this is none of them."""
+        return self.processes > 1 and run.is_planned and not Membership.of_environment()
+
+    def check(self, run: AnyRun, own: bool, has_folder: bool) -> None:
         """UsageError where several processes cannot carry it out. `own`: with data or modules handed in from Python."""
         member = Membership.of_environment()
-        if member and isinstance(job, PlanJob):
-            placement(job.plan, member.world)
+        if member and run.is_planned:
+            refuse_idle(member.world, run.nodes)
             if not has_folder:
                 raise UsageError(
                     "processes that work together need a folder to leave their slots in", hint="give out_dir"
                 )
         if self.processes > 1 or member:
-            for seconds in (
-                join_seconds,
-                silence_seconds,
-            ):  # what is wrong with them is said before anything is started
+            for seconds in (join_seconds, silence_seconds):  # what is wrong with them is said before a start
                 seconds()
         if self.processes == 1 or member:
             return
-        if not isinstance(job, PlanJob):
+        if not run.is_planned:
             raise UsageError(
                 f"{self.processes} processes need nodes to carry out",
                 hint="choose --schedule and --nodes, or one process",
             )
-        placement(job.plan, self.processes)
+        refuse_idle(self.processes, run.nodes)
         if own:
             raise UsageError(
                 "other processes cannot be handed data or modules from Python",
@@ -69,30 +70,27 @@ class Team:
         if not has_folder:
             raise UsageError("several processes leave their results in a folder", hint="give out_dir")
 
-    def carry_out(
-        self,
-        job: Job,
-        folder: RunFolder | None,
-        listener: Listener,
-        stop: Stop,
-        tensorboard: bool,
-        data_dir: str | Path | None,
-    ) -> Outcome:
-        """Train: in this process, or by starting others."""
-        if self.processes == 1 or Membership.of_environment() or not isinstance(job, PlanJob):
-            return job.carry_out(folder, listener, stop, tensorboard)
+
+@dataclass(frozen=True)
+class Launch:
+    """A run whose folder other processes are started for; they read the data, this one does not."""
+
+    run: AnyRun
+    team: Team
+    data_dir: str | Path | None
+
+    def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
+        """Start them, and take their result from the folder."""
         assert folder
         words = ["resume", str(folder.path)]
-        words += ["--data-dir", str(data_dir)] if data_dir else []
+        words += ["--data-dir", str(self.data_dir)] if self.data_dir else []
         words += ["--tensorboard"] if tensorboard else []
-        words += [] if self.show else ["--quiet"]
-        launch(words, self.processes, folder.path, restarts=self.restarts, stop=stop)
+        words += [] if self.team.show else ["--quiet"]
+        launch(words, self.team.processes, folder.path, restarts=self.team.restarts, stop=stop)
         values = folder.result()
         if values is None:
             raise CheckpointError(f"the workers ended, but left no result in {folder.path}")
-        identity = {"run": job.run.digest(), "data": job.data.digest(), "plan": job.plan.digest()}
-        rows = Measured.of(Slots(folder.path / "slots", identity), job.plan.nodes).rows()
-        return load_model(folder.path, job.blocks), values, rows
+        return load_model(folder.path), values, Measured.of(Slots(folder.path / "slots", {}), self.run.nodes).rows()
 
 
 def create_folder(run: AnyRun, out_dir: Path) -> RunFolder:

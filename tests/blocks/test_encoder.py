@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.encoder import Encoder
 from layerline.blocks.normaliser import BaseNormaliser, L2Norm, NoNorm, RmsNorm
 from layerline.data.labels import LabelInput
+from layerline.data.statistics import statistics
 from layerline.errors import UsageError
 
 Position = Literal["first", "last", "append"]

@@ -51,6 +51,7 @@ _SETTINGS = """
     --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average
     --batch --schedule.batch
+    --exchange
     --nodes
     --speeds
     --send-optimizer-state --no-send-optimizer-state
@@ -150,7 +151,7 @@ _IN_NUMBERS = """
     --blocks --width --inputs --classes --examples --negatives --readout --epochs --chapters --batch-size --precision
     --schedule --hand-over --schedule.hand-over --ranking --schedule.ranking --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average --batch --schedule.batch
-    --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
+    --exchange --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
 """.split()  # noqa: SIM905
 
 _SHARED = """

@@ -46,9 +46,17 @@ def free_port() -> int:
 
 
 def members(
-    *starts: Member, world: int | None = None, port: int | None = None, first: int = 0, join: float = 60.0
+    *starts: Member,
+    world: int | None = None,
+    port: int | None = None,
+    first: int = 0,
+    join: float = 60.0,
+    served: bool = False,
 ) -> list[Ended]:
-    """Start them as the ranks from `first` on, and wait for all. None is left over."""
+    """Start them as the ranks from `first` on, and wait for all. None is left over.
+
+    `served`: somebody serves the store at `port`, as torchrun's agent does.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["layerline.api", "layerline.cli.commands.train"])
     common = {
@@ -57,6 +65,7 @@ def members(
         "MASTER_PORT": str(port or free_port()),
         "TORCHELASTIC_RUN_ID": "by-hand",
         "LAYERLINE_JOIN": str(join),
+        "TORCHELASTIC_USE_AGENT_STORE": str(served),
     }
     processes, files = [], []
     for rank, start in enumerate(starts, first):

@@ -52,6 +52,28 @@ RUNS: dict[str, tuple[dict[str, Any], int]] = {
         {"schedule": {"kind": "federated", "average": True}, "nodes": 4, "shards": {"kind": "by-label"}},
         4,
     ),
+    "averaged after every minibatch": (
+        {
+            "schedule": {"kind": "federated", "average": True},
+            "nodes": 4,
+            "shards": {"kind": "dirichlet"},
+            "exchange": "batch",
+            "epochs": 2,
+        },
+        4,
+    ),
+    "minibatches in turn, adaptive by a head": (
+        {
+            "schedule": {"kind": "all-layers"},
+            "nodes": 3,
+            "negatives": {"kind": "adaptive"},
+            "readout": {"kind": "softmax"},
+            "exchange": "batch",
+            "epochs": 2,
+            "checkpoint_seconds": 0.05,
+        },
+        2,
+    ),
     "activations handed over": ({"schedule": {"kind": "dff"}, "nodes": 2, "send_optimizer_state": False}, 2),
 }
 
@@ -113,7 +135,7 @@ def test_the_bits_of_one_process(name: str, tmp_path: Path) -> None:
     assert result["readouts"] == alone.values["readouts"]
     assert result["processes"] == processes
     assert result["bytes_sent"] == alone.values["bytes_sent"] > 0
-    last = last_slots(run.schedule.plan(run.work(len(BASE["network"]["widths"]))))
+    last = last_slots(run.schedule.plan(run.work(len(BASE["network"]["widths"]), examples=1437)))
     assert len(list(folder.glob("slots/*.safetensors"))) == len(last), "nothing but the finished model stays"
     assert [row.loss for row in alone.rows] == [row.loss for row in api.resume(folder).rows]
 
@@ -131,6 +153,23 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
         os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
     out, err = end(launcher)
     assert err.count("going on from the finished slots") == 2
+    assert json.loads(out)["weights_sha256"] == api.train(run).values["weights_sha256"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+def test_killed_while_nodes_meet_after_every_minibatch(tmp_path: Path) -> None:
+    """They go on from a cut that all of them have, to the same bits; then all are killed, and others go on."""
+    settings = RUNS["averaged after every minibatch"][0] | {"epochs": 4, "checkpoint_seconds": 0.05, "nodes": 3}
+    run, file = described(tmp_path, settings)
+    folder, draw = tmp_path / "run", random.Random(tmp_path.name)
+    launcher = start("train", file, "--out-dir", str(folder), "--processes", "3", "--format", "json")
+    wait_for_slots(folder, draw.randint(1, 10))
+    os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
+    wait_for_slots(folder, 15)
+    for pid in [launcher.pid, *workers(launcher.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    launcher.communicate()
+    out, _ = end(start("resume", str(folder), "--processes", "2", "--format", "json", "--quiet"))
     assert json.loads(out)["weights_sha256"] == api.train(run).values["weights_sha256"]
 
 

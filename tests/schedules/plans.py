@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.base import BaseSchedule
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Minibatches
 from layerline.schedules.federated import Federated
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Plan
@@ -58,6 +61,9 @@ def plans(draw: st.DrawFn) -> tuple[BaseSchedule, Work, Plan]:
             st.builds(Dff, batch=st.sampled_from(["full", "mini"])),
         )
     )
+    if schedule.meets_per_batch and draw(st.booleans()):
+        counts = {"examples": st.integers(1, 40), "batch": st.integers(3, 20), "epochs": st.integers(1, 2)}
+        work = replace(work, minibatches=draw(st.builds(Minibatches, **counts)))
     return schedule, work, schedule.plan(work)
 
 

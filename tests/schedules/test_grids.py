@@ -10,6 +10,7 @@ import pytest
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.base import BaseSchedule
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Minibatches
 from layerline.schedules.federated import Federated
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
@@ -17,6 +18,7 @@ from layerline.schedules.sequential import Sequential
 from layerline.schedules.single_layer import SingleLayer
 from layerline.schedules.work import Work
 
+PAIRS = Minibatches(examples=8, batch=4, epochs=1)
 GRIDS: list[tuple[str, BaseSchedule, dict[str, Any], str]] = [
     (
         "sequential",
@@ -34,6 +36,26 @@ GRIDS: list[tuple[str, BaseSchedule, dict[str, Any], str]] = [
         """
                    1     2     3     4     5     6
         node 1  1.1   2.1   h.1*  1.2   2.2   h.2
+        """,
+    ),
+    (
+        "minibatches in turn: two chapters of two, labels for both nodes at the end of each",
+        AllLayers(),
+        {"blocks": 2, "chapters": 2, "nodes": 2, "judged": True, "minibatches": PAIRS},
+        """
+                   1     2     3     4     5     6
+        node 1  1.1   2.1         1.3   2.3
+        node 2        1.2   2.2*        1.4   2.4
+        """,
+    ),
+    (
+        "averaged after every minibatch",
+        Federated(average=True),
+        {"blocks": 2, "chapters": 1, "nodes": 2, "minibatches": Minibatches(examples=12, batch=2, epochs=1)},
+        """
+                  1    2    3    4    5    6
+        node 1  1.1  2.1  1.2  2.2  1.3  2.3
+        node 2  1.1  2.1  1.2  2.2  1.3  2.3
         """,
     ),
     (

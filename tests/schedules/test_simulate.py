@@ -180,7 +180,7 @@ def test_every_plan_in_time(made: tuple[BaseSchedule, Work, Plan], bandwidth: fl
     assert free.makespan <= found.makespan + 1e-6
     train = plan.action == Action.TRAIN
     assert total[train].sum() == pytest.approx(
-        sum(work.train) * work.chapters * np.count_nonzero(train) / plan.shards / work.stages / work.chapters
+        sum(work.train) * work.chapters * np.count_nonzero(train) / plan.shards / work.stages / plan.rounds
     )
 
 

@@ -35,27 +35,30 @@ def test_what_every_plan_computes(made: tuple[BaseSchedule, Work, Plan]) -> None
     seen: dict[tuple[int, int], set[int]] = {}
     labels_of: dict[tuple[int, int], set[tuple[int, ...]]] = {}
     for row in range(len(plan)):
-        action, stage, chapter = Action(plan.action[row]), int(plan.stage[row]), int(plan.chapter[row])
+        action, stage, number = Action(plan.action[row]), int(plan.stage[row]), int(plan.round[row])
         inputs = plan.inputs(row)
         assert all(source < row for source, _ in inputs)
         kinds = {kind: [source for source, carries in inputs if carries == kind] for kind in Carries}
         if action == Action.TRAIN:
-            before = seen.get((stage, chapter - 1), set())
+            before = seen.get((stage, number - 1), set())
             assert set(kinds[Carries.STATE]) == before
-            assert len(before) > 0 or chapter == 0
-            seen.setdefault((stage, chapter), set()).add(row)
+            assert len(before) > 0 or number == 0
+            seen.setdefault((stage, number), set()).add(row)
         for source in kinds[Carries.WEIGHTS]:
-            assert plan.chapter[source] == chapter
+            assert plan.round[source] == number
             assert plan.action[source] == Action.TRAIN
         for source in kinds[Carries.OUTPUTS]:
             assert (plan.action[source], plan.stage[source]) == (Action.FORWARD, stage - 1)
         if kinds[Carries.LABELS]:
             assert stage == 0
+            assert all(plan.chapter[s] < plan.chapter[row] for s in kinds[Carries.LABELS])
+            assert all((plan.round[s] + 1) % plan.rounds_per_chapter == 0 for s in kinds[Carries.LABELS])
             images = [range(1000)[plan.part(s, 1000).start : plan.part(s, 1000).stop] for s in kinds[Carries.LABELS]]
             assert sorted(i for part in images for i in part) == list(range(1000))
         if action != Action.NEGATIVES and stage == 0:
-            labels_of.setdefault((int(plan.node[row]), chapter), set()).add(tuple(kinds[Carries.LABELS]))
-    assert set(seen) == {(stage, chapter) for stage in range(work.stages) for chapter in range(work.chapters)}
+            labels_of.setdefault((int(plan.node[row]), number), set()).add(tuple(kinds[Carries.LABELS]))
+    rounds = work.rounds(plan.shards)
+    assert set(seen) == {(stage, number) for stage in range(work.stages) for number in range(rounds)}
     assert all(len(used) == 1 for used in labels_of.values())  # a node learns and forwards with the same labels
 
 
@@ -110,10 +113,10 @@ FAULTS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
     "an input from the future": (_redirected(Carries.WEIGHTS, 99), "needs a row that is not before it"),
     "the same input twice": (_twice, "has the same input twice"),
     "a stage too many": (_column("stage", 0, 5), "has no such stage"),
-    "a chapter too late": (_column("chapter", 0, 9), "is in none of 5 chapters"),
+    "a chapter too late": (_column("round", 0, 9), "is in none of 5 chapters"),
     "a node too many": (_column("node", 0, 3), "is on none of 3 nodes"),
     "a shard too many": (_column("shard", 0, 1), "works on a shard that does not exist"),
-    "a slot twice": (_column("chapter", 0, 1), "is there twice"),
+    "a slot twice": (_column("round", 0, 1), "is there twice"),
 }
 
 
@@ -127,7 +130,7 @@ def test_one_fault_is_enough(fault: Callable[[Plan], Plan], message: str) -> Non
 
 def test_a_missing_slot_is_named() -> None:
     plan = AllLayers().plan(Work(blocks=2, chapters=1))
-    only = replace(plan, **{n: getattr(plan, n)[:2] for n in ("action", "stage", "chapter", "node", "shard")})
+    only = replace(plan, **{n: getattr(plan, n)[:2] for n in ("action", "stage", "round", "node", "shard")})
     edges = replace(
         only, first=plan.first[:3], source=plan.source[: plan.first[2]], carries=plan.carries[: plan.first[2]]
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,36 +14,6 @@ from torch import Tensor
 from layerline.blocks.normaliser import BaseNormaliser, row_norms
 from layerline.data.labels import LabelInput, LabelledViews
 from layerline.errors import UsageError
-
-Standardise = Literal["none", "global", "channel"]
-
-
-def statistics(inputs: Tensor, how: Standardise) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of raw examples [n, *shape]: one pair, or one per channel (feature, if not an image).
-
-    "none" maps uint8 to [0, 1] and leaves floats as they are. A constant channel keeps deviation 1.
-    """
-    if how == "none":
-        return (0.0,), (255.0 if inputs.dtype == torch.uint8 else 1.0,)
-    if how == "global":
-        columns = [inputs.flatten()]
-    else:
-        columns = list(inputs.transpose(0, 1).flatten(1))
-    pairs = [_mean_and_deviation(column) for column in columns]
-    # A deviation below float32's resolution is rounding in the mean of a constant.
-    return tuple(mean for mean, _ in pairs), tuple(std if std > 1e-7 * abs(mean) else 1.0 for mean, std in pairs)
-
-
-def _mean_and_deviation(column: Tensor) -> tuple[float, float]:
-    """In float64: exact enough to be the same on every machine."""
-    if column.dtype != torch.uint8:
-        column = column.double()
-        return float(column.mean()), float(column.std(correction=0))
-    # Counting the 256 values spares a float64 copy of the whole set, and is faster.
-    counts = torch.stack([torch.bincount(part, minlength=256) for part in column.split(1 << 24)]).sum(0).double()
-    values = torch.arange(256, dtype=torch.float64)
-    mean = float((counts * values).sum() / counts.sum())
-    return mean, float(((counts * (values - mean).square()).sum() / counts.sum()).sqrt())
 
 
 @lru_cache(maxsize=64)

@@ -24,6 +24,7 @@ from layerline.cli.components import Setting, Table, run_type, settings_below
 from layerline.errors import UsageError, did_you_mean
 from layerline.settings import Settings
 
+_FROM_PYTHON = ("network", "own")  # modules come from Python, not from a flag
 _PREFIX = "setting:"  # of the settings' names in argparse's namespace
 
 
@@ -111,9 +112,7 @@ def _choices(settings: list[Setting]) -> dict[str, Any]:
     for setting in settings:
         annotation = _plain(setting.field.annotation)
         if setting.kinds:
-            found |= {
-                kind: kind for kind in setting.kinds if kind != "own"
-            }  # modules come from Python, not from a flag
+            found |= {kind: kind for kind in setting.kinds if (setting.path, kind) != _FROM_PYTHON}
         elif get_origin(annotation) is Literal:
             found |= {str(value): value for value in get_args(annotation)}
         else:

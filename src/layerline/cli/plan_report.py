@@ -17,7 +17,7 @@ from layerline.schedules.compare import choice
 from layerline.schedules.costs import Costs, World
 from layerline.schedules.grid import grid
 from layerline.schedules.limits import limits
-from layerline.schedules.plan import Action
+from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation
 from layerline.schedules.way import Way
 from layerline.schedules.work import Work
@@ -45,7 +45,7 @@ class Planned:
     def title(self) -> str:
         """`pff-mnist · all-layers · 4 nodes · 100 chapters`."""
         plan = self.found.plan
-        return f"{self.name} · {plan.schedule} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}"
+        return f"{self.name} · {plan.schedule} · {_count(plan.nodes, 'node')} · {_chapters(plan)}"
 
     @property
     def limit(self) -> str:
@@ -64,7 +64,8 @@ def print_plan(planned: Planned) -> None:
     console.print()
     for line in grid(plan, found.messages, width=min(console.width, 120)):
         console.print(line, soft_wrap=True, markup=False)
-    legend = "2.1: block 2 for chapter 1" + (", h: the softmax head" if plan.head else "")
+    legend = f"2.1: block 2 for {'minibatch' if plan.by_batch else 'chapter'} 1"
+    legend += ", h: the softmax head" if plan.head else ""
     legend += ", *: then new negatives" if (plan.action == Action.NEGATIVES).any() else ""
     console.print(f"[dim]{legend}[/]\n")
     console.print(_seconds_of(planned))
@@ -83,7 +84,7 @@ def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
     """Every way in a table, then which to choose."""
     plan = planned.found.plan
     console = _console()
-    console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_count(plan.chapters, 'chapter')}[/]")
+    console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_chapters(plan)}[/]")
     table = _table("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
     for way in ways:
         numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
@@ -103,6 +104,8 @@ def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
         "blocks": plan.blocks,
         "head": plan.head,
         "chapters": plan.chapters,
+        "exchange": "batch" if plan.by_batch else "chapter",
+        "rounds": plan.rounds,
         "nodes": plan.nodes,
         "shards": plan.shards,
         "slots": plan.slots,
@@ -199,6 +202,13 @@ def _some(items: Sequence[T], most: int) -> list[T | None]:
     """All, or the first and the last two with a gap between."""
     every = list(items)
     return [*every] if len(every) <= most else [*every[: most - 3], None, *every[-2:]]
+
+
+def _chapters(plan: Plan) -> str:
+    """`100 chapters`, or `100 chapters of 938 minibatches`, after each of which nodes exchange."""
+    chapters = _count(plan.chapters, "chapter")
+    minibatch = f"{plan.minibatches:,} minibatch{'es' * (plan.minibatches != 1)}"
+    return f"{chapters} of {minibatch}" if plan.by_batch else chapters
 
 
 def _count(number: int, what: str) -> str:

@@ -13,6 +13,8 @@ from layerline.data.catalog import published_sizes
 from layerline.data.dataset import Dataset, held_out
 from layerline.errors import UsageError
 from layerline.run import Run
+from layerline.runtime.members import join_seconds
+from layerline.runtime.own_data import gather
 from layerline.runtime.planning import sizes_of
 from layerline.schedules.costs import Sizes
 
@@ -28,12 +30,15 @@ def run_and_sizes(arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...], 
             hint="choose --order chapters",
         )
     known = published_sizes(run.dataset)
-    if known is None:
+    if run.has_own_data:
+        own = gather(run, join_seconds())
+        known = own.shape, own.num_classes, own.examples
+    elif known is None:
         data = load_data(run, arguments)
         assert isinstance(data, Dataset)
         known = data.shape, data.num_classes, len(data.train)
     shape, classes, examples = known
-    if run.validation:
+    if run.validation and not run.has_own_data:
         examples -= held_out(examples)
     sizes = sizes_of(run, shape, classes, examples)
     if sizes is None:

@@ -73,10 +73,15 @@ def load_data(run: AnyRun, arguments: argparse.Namespace, name: str | None = Non
     return replace(data, name=name or run.dataset) if isinstance(data, Dataset) else data
 
 
-def prepare(run: AnyRun, arguments: argparse.Namespace) -> AnySet:
-    """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data."""
+def prepare(run: AnyRun, arguments: argparse.Namespace) -> AnySet | None:
+    """What may be missing, before a folder is made for the run: TensorBoard, if it is wanted, and the data.
+
+    None where every node reads data of its own, which is for those that carry out nodes.
+    """
     if arguments.tensorboard:
         require_tensorboard()
+    if run.has_own_data:
+        return None
     member = Membership.of_environment()
     with Board(member, join_seconds()).telling() if member else nullcontext():  # who has no data tells the others
         return load_data(run, arguments)

@@ -30,6 +30,8 @@ from layerline.errors import DataError, UsageError
 Array: TypeAlias = Tensor | ArrayLike
 
 _CHANNELS = (1, 3)
+_MOST_CLASSES = 1_000_000
+"""Of a part of a set, whose own number of examples says nothing of how many classes there are."""
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "x", "y", "classes")
 
 
@@ -41,30 +43,36 @@ def from_arrays(
     *,
     name: str = "arrays",
     classes: Sequence[str] | None = None,
+    part: bool = False,
 ) -> Dataset:
     """A data set of numpy arrays or tensors; see the table above for shapes and types.
 
     Memory is shared with the arguments where nothing needs converting. `classes` names the classes (else "0", "1" …).
+    `part`: these are a part of a larger set, which need not have every class.
     Raises `DataError` for content that cannot be used, `UsageError` for a test set without its other half.
     """
     if (test_x is None) != (test_y is None):
         raise UsageError("a test set needs both its inputs and its labels", hint="give test_x and test_y, or neither")
     train_labels = _labels(train_y, f"{name}: training labels")
     train = _examples(_inputs(train_x, f"{name}: training inputs"), train_labels, f"{name}: training set")
-    test = None
+    test = test_labels = None
     if test_x is not None and test_y is not None:
         test_labels = _labels(test_y, f"{name}: test labels")
         test = _examples(_inputs(test_x, f"{name}: test inputs"), test_labels, f"{name}: test set")
-    names = _count_classes(train_labels, name) if classes is None else tuple(str(c) for c in classes)
-    if len(names) < 2:
+    if classes is not None:
+        names = tuple(str(c) for c in classes)
+    else:
+        names = _classes_so_far(train_labels, test_labels) if part else _count_classes(train_labels, name)
+    if len(names) < 2 and not part:
         raise DataError(f"{name}: there is one class only", hint="a classifier needs at least two classes")
     return Dataset(name=name, train=train, test=test, classes=names)
 
 
-def read_npz(path: Path) -> Dataset:
+def read_npz(path: Path, *, part: bool = False) -> Dataset:
     """The data set of an `.npz` file with `x_train`, `y_train` and perhaps `x_test`, `y_test`; or with `x` and `y`.
 
     An array `classes` of strings names the classes. Arrays of Python objects are refused: they would be pickles.
+    `part`: as for `from_arrays`.
     """
     with reading(path), path.open("rb") as raw:
         try:
@@ -89,6 +97,7 @@ def read_npz(path: Path) -> Dataset:
         arrays.get("y_test"),
         name=path.stem,
         classes=None if classes is None else [str(c) for c in classes.ravel()],
+        part=part,
     )
 
 
@@ -119,6 +128,14 @@ def _count_classes(labels: Tensor, name: str) -> tuple[str, ...]:
             f"{name}: labels go up to {high}, but class {absent[0]} has no training example",
             hint="number the classes 0..C-1 without gaps, or name all of them with classes=…",
         )
+    return tuple(str(k) for k in range(high + 1))
+
+
+def _classes_so_far(*labels: Tensor | None) -> tuple[str, ...]:
+    """The names "0" … up to the highest label that occurs."""
+    high = max(int(part.max()) for part in labels if part is not None)
+    if high >= _MOST_CLASSES:
+        raise DataError(f"label {high:,}: a class more than {_MOST_CLASSES:,}", hint="number the classes 0..C-1")
     return tuple(str(k) for k in range(high + 1))
 
 

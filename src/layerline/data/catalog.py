@@ -118,18 +118,20 @@ def load_dataset(
             hint=f"give a text to a transformer, or choose another data set: {', '.join(dataset_names())}",
         )
     path = Path(name).expanduser()
-    if path.is_dir():
-        return _load_folder(path)
-    if path.suffix == ".npz":
-        return read_npz(path)
-    if path.exists():
-        raise UsageError(f"{path}: no kind of file that holds a data set", hint="give an .npz file or a folder")
-    if len(path.parts) > 1 or path.is_absolute():
-        raise DataError(f"{path}: there is no such file or folder", hint="check the path")
+    if path.exists() or path.suffix == ".npz" or len(path.parts) > 1 or path.is_absolute():
+        return _load_path(path)
     raise UsageError(
         f"there is no data set '{name}'{did_you_mean(name, dataset_names())}",
         hint=f"data sets: {', '.join(dataset_names())}; or an .npz file, an image folder, hf:owner/name",
     )
+
+
+def load_part(path: str | Path) -> Dataset:
+    """A part of a set that lies in several places: an `.npz` file or a folder, which need not have every class.
+
+    Raises `DataError` for one that is missing or damaged.
+    """
+    return _load_path(Path(path).expanduser(), part=True)
 
 
 def cache_folder() -> Path:
@@ -189,10 +191,20 @@ def _read(name: str, published: _Published, folder: Path) -> Dataset:
     return Dataset(name=name, train=train, test=test, classes=published.classes)
 
 
-def _load_folder(folder: Path) -> Dataset:
+def _load_path(path: Path, *, part: bool = False) -> Dataset:
+    if path.is_dir():
+        return _load_folder(path, part=part)
+    if path.suffix == ".npz":
+        return read_npz(path, part=part)
+    if path.exists():
+        raise UsageError(f"{path}: no kind of file that holds a data set", hint="give an .npz file or a folder")
+    raise DataError(f"{path}: there is no such file or folder", hint="check the path")
+
+
+def _load_folder(folder: Path, *, part: bool) -> Dataset:
     """A folder of IDX files, else of images."""
     if missing_idx_files(folder) == IDX_FILES:
-        return read_image_folder(folder)
+        return read_image_folder(folder, part=part)
     train, test = read_idx_set(folder, classes=256)
     count = 1 + max(int(part.labels.max()) for part in (train, test) if part is not None)
     return Dataset(

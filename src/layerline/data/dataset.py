@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerline.data.statistics import Standardise, statistics
 from layerline.errors import DataError, UsageError
 
 _BIG_SET = 50_000
@@ -116,9 +117,18 @@ class Dataset:
         return len(self.classes)
 
     @property
+    def examples(self) -> int:
+        """Training examples."""
+        return len(self.train)
+
+    @property
     def is_image(self) -> bool:
         """Whether the examples are `uint8` images, [C, H, W] with values 0..255."""
         return self.train.inputs.dtype == torch.uint8
+
+    def statistics(self, standardise: Standardise) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of the training examples, to standardise by: one pair, or one per channel."""
+        return statistics(self.train.inputs, standardise)
 
     def hold_out(self, count: int | None = None) -> Dataset:
         """The same set with the last `count` training examples as its test set: a validation split.

@@ -31,15 +31,18 @@ _COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr")
 _PALETTE = ("P", "PA")
 
 
-def read_image_folder(folder: Path) -> Dataset:
-    """The data set of an image folder; raises `DataError` for a layout or an image that cannot be used."""
+def read_image_folder(folder: Path, *, part: bool = False) -> Dataset:
+    """The data set of an image folder; raises `DataError` for a layout or an image that cannot be used.
+
+    `part`: of a larger set, so it may have one class only.
+    """
     split = (folder / "train").is_dir()
     train_folder = folder / "train" if split else folder
     found = _list_classes(train_folder)
     classes = tuple(found)
-    if len(classes) < 2:
+    if len(classes) < (1 if part else 2):
         raise DataError(
-            f"{train_folder}: {len(classes)} class folders, at least two are needed",
+            f"{train_folder}: {len(classes)} class folders, at least {'one is' if part else 'two are'} needed",
             hint="put the images into train/<class>/ and test/<class>/, or into <class>/, as .png or .jpg",
         )
     train_images, train_labels = _read(found, classes)

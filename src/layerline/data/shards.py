@@ -6,6 +6,8 @@
 
 A split is a pure function of (labels, number of shards, seed): every node can compute its own part without being told.
 Every example is in exactly one shard, and no shard is empty.
+
+Data that is private already needs no division: with `own` every node reads a set of its own (`data/own.py`).
 """
 
 from __future__ import annotations
@@ -76,4 +78,10 @@ class Dirichlet(BaseShards):
         return [np.concatenate(part) for part in parts]
 
 
-Shards = Annotated[Iid | ByLabel | Dirichlet, Field(discriminator="kind")]
+class OwnShards(Settings):
+    """Nothing is divided: every node reads a data set of its own."""
+
+    kind: Literal["own"] = "own"
+
+
+Shards = Annotated[Iid | ByLabel | Dirichlet | OwnShards, Field(discriminator="kind")]

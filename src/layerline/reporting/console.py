@@ -167,7 +167,10 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     console.print(Text(f"The model lies in {values['run_dir']}/model. What to try next:"), soft_wrap=True)
     data = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
     tries = [] if "bits_per_character" in values else [("predict", f"{folder} IMAGE", "which class an image is")]
-    tries.append(("evaluate", f"{folder}{data}", "measure it again"))
+    if "node_accuracies" in values:
+        tries.append(("evaluate", f"{folder} --dataset SET", "measure it on another set"))
+    else:
+        tries.append(("evaluate", f"{folder}{data}", "measure it again"))
     if values["preset"] == "digits":
         tries.append(("train", "ff-mnist", "Forward-Forward on MNIST"))
     tries.append(("presets", "", "what else there is to train"))
@@ -187,7 +190,10 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     predicted, measured = values["predicted_seconds"], values["train_seconds"]
     source = "slot costs measured before" if values["predicted_from"] == "calibration" else "the first chapter's slots"
     off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
+    own = values.get("node_accuracies", [])
+    right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in own)
     return [
+        *([("node by node", right, "each on its own held-out examples")] if right else []),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
         ("predicted", _duration(predicted), f"by {source}{off}"),
     ]

@@ -87,7 +87,7 @@ def draw_bars(axes: Axes, plan: Plan, rows: Ints, spans: Floats, width: float) -
         pale = 1.0 if train else 0.42 if plan.action[row] == Action.FORWARD else 0.75
         colours.append(to_rgba(_colour(plan, row), pale))
         name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
-        words = f"{name}.{plan.chapter[row] + 1}"
+        words = f"{name}.{plan.round[row] + 1}"
         if train and (end - begin) / width > 0.006 * len(words):
             axes.text((begin + end) / 2, plan.node[row], words, ha="center", va="center", fontsize=7, color="white")
     heights = np.where(plan.action[rows] == Action.TRAIN, 0.62, 0.4)

@@ -21,7 +21,7 @@ def model_card(run: AnyRun, values: dict[str, Any], run_dir: Path, about: dict[s
         f"{what}; {values['parameters']:,} parameters.",
         _data(values, about),
         _accuracy(values),
-        _use(run_dir, own),
+        _use(run_dir, run, own),
         _settings(run, own),
         _origin(values),
     ]
@@ -75,7 +75,7 @@ def _accuracy(values: dict[str, Any]) -> str:
     return "## Accuracy\n\n" + "\n".join(lines)
 
 
-def _use(run_dir: Path, own: bool) -> str:
+def _use(run_dir: Path, run: AnyRun, own: bool) -> str:
     path, network = run_dir.as_posix(), ", network=blocks" if own else ""
     python = [
         "import layerline",
@@ -87,7 +87,8 @@ def _use(run_dir: Path, own: bool) -> str:
     text = "## Use\n\n```python\n" + "\n".join(python) + "\n```"
     if own:
         return text + "\n\n`blocks`: freshly made modules of the same kinds and sizes; their weights are overwritten."
-    return text + f"\n\n```sh\nlayerline predict {path} IMAGE\nlayerline evaluate {path}\n```"
+    on = " --dataset SET" * run.has_own_data  # each node's own was for that node to read
+    return text + f"\n\n```sh\nlayerline predict {path} IMAGE\nlayerline evaluate {path}{on}\n```"
 
 
 def _settings(run: AnyRun, own: bool) -> str:

@@ -90,7 +90,7 @@ def slot_name(plan: Plan, row: int) -> str:
     stage = int(plan.stage[row])
     made = plan.action[row] == Action.NEGATIVES
     what = "labels" if made else "head" if stage == plan.blocks else f"block {stage + 1}"
-    return f"{what}, chapter {plan.chapter[row] + 1}"
+    return f"{what}, {plan.when(row)}"
 
 
 def _computing(plan: Plan, node: int, told: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -98,7 +98,8 @@ def _computing(plan: Plan, node: int, told: Sequence[Mapping[str, Any]]) -> Iter
     for fact in told:
         row = fact["row"]
         numbers = {"row": row} | {f"loss, epoch {m['epoch']}": m["loss"] for m in fact["metrics"]}
-        yield _bar(node, _COMPUTE, row_name(plan, row), fact["begin"], fact["end"], numbers)
+        name = f"up to {plan.when(row)}" if plan.by_batch else row_name(plan, row)
+        yield _bar(node, _COMPUTE, name, fact["begin"], fact["end"], numbers)
         if fact["durable"]:
             yield _bar(node, _COMPUTE, f"{slot_name(plan, row)}, hand over", fact["end"], fact["handed"], {"row": row})
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.files import scratch, write_text
 from layerline.run import Run
 from layerline.runtime.measure import measure
@@ -49,7 +50,7 @@ class Forecast:
     run: Run
     plan: Plan
     places: Sequence[int]
-    data: Dataset
+    data: Dataset | OwnData
     slots: Slots
 
     def worth_measuring(self) -> bool:
@@ -110,7 +111,7 @@ class Forecast:
 
     @property
     def _sizes(self) -> Sizes | None:
-        return sizes_of(self.run, self.data.shape, self.data.num_classes, len(self.data.train))
+        return sizes_of(self.run, self.data.shape, self.data.num_classes, self.data.examples)
 
     def _assumed(self) -> Costs:
         return even(self.run.work(self.plan.blocks)) if self._sizes is None else estimate(self._sizes, Machine())
@@ -144,6 +145,11 @@ def first_chapter(plan: Plan, facts: Facts, below: Costs) -> Costs:
     spent: dict[tuple[int, int, bool], list[float]] = {}
     for told in facts.values():
         for fact in told:
+            if "spent" in fact:  # rows of many minibatches, noted together
+                for action, stage, count, seconds in fact["spent"]:
+                    times = 1 if action == Action.NEGATIVES else plan.rounds_per_chapter
+                    spent.setdefault((action, stage, False), []).append(seconds / count * times * plan.shards)
+                continue
             row = fact["row"]
             part = 1.0 if plan.action[row] != Action.NEGATIVES else plan.shares[int(plan.shard[row]) % plan.parts]
             seconds = (fact["handed"] - fact["begin"]) * plan.shards / (part or 1.0)

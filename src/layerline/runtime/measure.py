@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 
 from layerline.data.dataset import Dataset, Examples
+from layerline.data.shards import Iid
 from layerline.readouts.readouts import Softmax, features
 from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
@@ -59,7 +60,7 @@ class _Bench:
         else:
             examples = Examples(inputs / 255, torch.arange(count) % sizes.classes)
         data = Dataset("made up", examples, None, tuple(map(str, range(sizes.classes))))
-        plain = run.replace(dataset="made up", nodes=1, speeds=(), order="chapters", validation=False)
+        plain = run.replace(dataset="made up", nodes=1, speeds=(), order="chapters", validation=False, shards=Iid())
         self.model = build_model(plain, data)
         self.trainer = ChapterTrainer(self.model, data)
         self.raw = examples.inputs

@@ -133,10 +133,15 @@ def placement(plan: Plan, world: int) -> list[int]:
     Nodes that take turns with chapters are dealt out in turns, so that all processes have something to do; nodes that
     own blocks stay beside their neighbours.
     """
-    refuse_idle(world, plan.nodes)
-    if plan.schedule in ("all-layers", "federated"):
-        return [node % world for node in range(plan.nodes)]
-    return [node * world // plan.nodes for node in range(plan.nodes)]
+    return places(plan.schedule, plan.nodes, world)
+
+
+def places(schedule: str, nodes: int, world: int) -> list[int]:
+    """As `placement`, before there is a plan."""
+    refuse_idle(world, nodes)
+    if schedule in ("all-layers", "federated"):
+        return [node % world for node in range(nodes)]
+    return [node * world // nodes for node in range(nodes)]
 
 
 class Board:

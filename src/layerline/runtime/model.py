@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.encoder import Encoder
 from layerline.blocks.head import LinearHead
 from layerline.blocks.linear import LinearReLU
 from layerline.blocks.network import Network, predicting
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import DataError, UsageError
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
@@ -116,14 +117,14 @@ def refuse_other_examples(encoder: Encoder, raw: Tensor) -> None:
         )
 
 
-def build_model(run: Run, data: Dataset, network: Sequence[nn.Module] | None = None) -> Model:
+def build_model(run: Run, data: Dataset | OwnData, network: Sequence[nn.Module] | None = None) -> Model:
     """A fresh model for this data: weights drawn from the run's seed, statistics taken from the training set.
 
     `network`: blocks of one's own, used (and trained) in place, instead of `run.network`.
     """
     run = run if network is None else run.with_own_network()
     labels = run.labels if run.writes_labels else None
-    mean, std = statistics(data.train.inputs, run.standardise)
+    mean, std = data.statistics(run.standardise)
     flat = network is None or len(data.shape) == 1 or _starts_flat(network, data.shape)
     encoder = Encoder(
         images=data.is_image,

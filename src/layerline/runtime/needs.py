@@ -11,6 +11,8 @@ Solution: a result is deleted when all rows that could ever ask for it again are
 
 from __future__ import annotations
 
+import numpy as np
+
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
 
@@ -24,8 +26,8 @@ def readers(plan: Plan) -> dict[int, list[int]]:
 
 
 def last_slots(plan: Plan) -> list[int]:
-    """The slots of the last chapter, by stage and shard: the finished model."""
-    last = [r for r in range(len(plan)) if plan.action[r] == Action.TRAIN and plan.chapter[r] == plan.chapters - 1]
+    """The slots of the last round, by stage and shard: the finished model."""
+    last = np.flatnonzero((plan.action == Action.TRAIN) & (plan.round == plan.rounds - 1)).tolist()
     return sorted(last, key=lambda r: (int(plan.stage[r]), int(plan.shard[r])))
 
 

@@ -43,9 +43,12 @@ def sizes_of(run: Run, shape: tuple[int, ...], classes: int, examples: int) -> S
     )
 
 
-def planned(run: Run, blocks: int, sizes: Sizes | None = None) -> Plan:
-    """The run's plan, validated. Without sizes every block costs the same."""
-    work = run.work(blocks)
+def planned(run: Run, blocks: int, sizes: Sizes | None = None, examples: int = 0) -> Plan:
+    """The run's plan, validated. Without sizes every block costs the same.
+
+    `examples`: of the training set, where there are no sizes that say it.
+    """
+    work = run.work(blocks, sizes.examples if sizes else examples)
     if sizes is not None:
         work = estimate(sizes, Machine()).work(work)
     plan = run.schedule.plan(work)
@@ -53,11 +56,11 @@ def planned(run: Run, blocks: int, sizes: Sizes | None = None) -> Plan:
     return plan
 
 
-def refuse_unused_nodes(run: Run, plan: Plan) -> None:
+def refuse_unused_nodes(run: Run, plan: Plan, examples: int = 0) -> None:
     """UsageError for nodes that would have nothing to do."""
     unused = unused_nodes(plan)
     if unused:
-        why = run.schedule.why_unused(run.work(plan.blocks))
+        why = run.schedule.why_unused(run.work(plan.blocks, examples))
         raise UsageError(
             f"{named_nodes(unused)} would have nothing to do: {why}",
             hint=f"choose --nodes {plan.nodes - len(unused)}",

@@ -3,6 +3,7 @@
     slots/plan.json                    whose they are: digests of run, data and plan
     slots/00000042.safetensors         the result of row 42: a block as its readers got it, with the moments; or labels
     slots/node-1.jsonl                 what node 1 did and measured: one line a row, kept when the file above goes
+    slots/data-1.json                  digest of the data of node 1, where it has its own
 
 Problem: a worker may die at any moment, and the others may be far ahead of it or behind. Solution: a row's result is
 on disk, whole, before it is noted as done. Starting again means: rows that are noted are done, others are computed
@@ -49,6 +50,22 @@ class Slots:
                     f"the finished slots in {folder} are of another {name}",
                     hint="resume with the settings and data it was started with, or start a new run",
                 )
+
+    def hold(self, node: int, digest: str) -> None:
+        """Note which data of its own a node trains on. CheckpointError where it began with other data."""
+        path = self.folder / f"data-{node}.json"
+        if not path.exists():
+            write_text(path, json.dumps({"digest": digest}) + "\n")
+            return
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))["digest"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        if recorded != digest:
+            raise CheckpointError(
+                f"node {node + 1} has other data than it began with",
+                hint="give it back the data it was started with, or start a new run",
+            )
 
     def done(self, node: int) -> set[int]:
         """The rows of a node that are noted as done; a result that nothing needs any more may have been deleted."""

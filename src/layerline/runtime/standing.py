@@ -9,6 +9,7 @@ whoever wants to know looks, on a thread of its own with a store client of its o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,14 +33,17 @@ class Standings:
     def __init__(self, pipeline: Pipeline, post: Callable[[Facts], None] | None = None) -> None:
         self._plan, self._post = pipeline.plan, post
         epochs = pipeline.run.epochs_per_chapter
-        self._minibatches = {number: node.batches * epochs for number, node in pipeline.nodes.items()}
+        by_batch = self._plan.by_batch
+        self._seldom = SECONDS_BETWEEN if by_batch else 0.0  # rows may be a thousand a second
+        self._minibatches = {n: 1 if by_batch else node.batches * epochs for n, node in pipeline.nodes.items()}
+        self._rows = {number: np.flatnonzero(self._plan.node == number) for number in pipeline.nodes}
         self._here: dict[int, Standing] = {}
         for node in pipeline.nodes:
-            rows, done = self._rows(node), pipeline.slots.done(node)
+            rows, done = self._rows[node].tolist(), pipeline.slots.done(node)
             left = [row for row in rows if row not in done and self._plan.action[row] != Action.FORWARD]
             self._here[node] = Standing(min(left, default=len(self._plan)), True, 0.0, 0.0, None)
         self._row = RowBegins(0, 0)
-        self._since, self._busy, self._count, self._due = 0.0, 0.0, 0, 0.0
+        self._since, self._busy, self._count, self._due, self._told = 0.0, 0.0, 0, 0.0, -math.inf
         self._tell()
 
     def hear(self, event: Event) -> None:
@@ -63,8 +67,9 @@ class Standings:
             self._set(event.node, row=event.row, waits=False, share=0.0)
             self._tell()
         elif isinstance(event, RowDone):
-            later = [row for row in self._rows(event.node) if row > event.row]
-            following = min(later, default=len(self._plan))
+            later = self._rows[event.node]
+            place = int(np.searchsorted(later, event.row, side="right"))
+            following = int(later[place]) if place < len(later) else len(self._plan)
             busy = self._busy + time.monotonic() - self._since
             self._set(event.node, row=following, waits=True, share=0.0, busy=busy)
             self._tell()
@@ -84,12 +89,14 @@ class Standings:
         self._here[node] = replace(self._here[node], **changes)  # type: ignore[arg-type]
 
     def _tell(self) -> None:
-        if self._post:
+        now = time.monotonic()
+        if self._post and (now - self._told >= self._seldom or self._is_over()):
+            self._told = now
             self._post({str(node): asdict(standing) for node, standing in self._here.items()})
         self._due = time.monotonic() + SECONDS_BETWEEN
 
-    def _rows(self, node: int) -> list[int]:
-        return np.flatnonzero(self._plan.node == node).tolist()
+    def _is_over(self) -> bool:
+        return all(standing.row == len(self._plan) for standing in self._here.values())
 
 
 def looking(here: Standings, board: Board, ranks: int) -> Callable[[], Mapping[int, Standing]]:

@@ -17,13 +17,15 @@ from typing import Any
 from torch import nn
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import Elsewhere
 from layerline.events import Event, Listener, PlanStarts, RowKept, Started
 from layerline.run import Run
 from layerline.runtime.forecast import Forecast
+from layerline.runtime.judging import Judged, judge_own
 from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
 from layerline.runtime.model import Model
-from layerline.runtime.pipeline import Measured, Pipeline
+from layerline.runtime.pipeline import Measured, Others, Pipeline
 from layerline.runtime.post import Post, links
 from layerline.runtime.standing import Standings, looking
 from layerline.runtime.stop import Stop
@@ -43,6 +45,8 @@ class Trained:
     model: Model
     measured: Measured
     forecast: Forecast
+    judged: Judged
+    """Of nodes with data of their own, what each found on its held-out examples; else empty."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Together:
 
     run: Run
     plan: Plan
-    data: Dataset
+    data: Dataset | OwnData
     blocks: Sequence[nn.Module] | None
     member: Membership
     board: Board
@@ -66,17 +70,17 @@ class Together:
         forecast = Forecast(self.run, self.plan, self._places, self.data, pipeline.slots)
         if not sitting and forecast.worth_measuring():
             self._calibrate(forecast)
-        elsewhere = self._done_elsewhere()
+        others = self._others()
         # The others are told why before the connections end, which they notice.
         with self._transport() as transport, self.board.telling(leave=False):
-            post = Post(self.plan, transport, moments=self.run.send_optimizer_state)
+            post = Post(self.plan, transport, moments=self.run.send_optimizer_state, everywhere=self._own)
             standings = Standings(pipeline, partial(self.board.post, f"standing {self.member.rank}"))
             heard(started(pipeline, before, str(self.folder)))
             if self.member.rank == 0:
                 look = looking(standings, self.board.for_another_thread(), self.member.world)
                 heard(PlanStarts(self.plan, forecast.before(), look))
             hear = self._posting(pipeline, both(standings.hear, heard))
-            pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=elsewhere)
+            pipeline.work(hear, stop, post, sitting=sitting, others=others)
             return self._put_together(pipeline, post, forecast, stop)
 
     @cached_property
@@ -103,8 +107,19 @@ class Together:
         """How often the run was started, by whoever knows of most; all know then how far the nodes are."""
         for node in self._mine:
             self.board.post(f"done {node}", len(pipeline.slots.done(node)))
-        self.board.post(f"ready {self.member.rank}", before.sittings)
-        return max(self._from_all("ready"))
+        kept = {node: sorted(rows) for node, rows in pipeline.kept().items()} if self.plan.by_batch else {}
+        self.board.post(f"ready {self.member.rank}", [before.sittings, kept])
+        return max(sittings for sittings, _ in self._from_all("ready"))
+
+    def _others(self) -> Others:
+        """The nodes in other processes. Asked after all were heard by `_sitting`."""
+        kept = {int(node): set(rows) for _, every in self._from_all("ready") for node, rows in every.items()}
+
+        def kept_last(node: int) -> int:
+            last = self.board.look(f"kept {node}")
+            return -1 if last is None else last
+
+        return Others(set if self.plan.by_batch else self._done_elsewhere(), kept, kept_last)
 
     def _calibrate(self, forecast: Forecast) -> None:
         """All processes measure at the same time; rank 0 notes it."""
@@ -117,7 +132,7 @@ class Together:
             self.member.store(join_seconds()),
             self.member.rank,
             self._places,
-            links(self.plan, self._places),
+            links(self.plan, self._places, everywhere=self._own),
             plan=self.plan.digest(),
             generation=self.board.generation,
             codec=self.run.codec,
@@ -146,6 +161,8 @@ class Together:
             if isinstance(event, RowKept):
                 counts[event.node] += 1
                 self.board.post(f"done {event.node}", counts[event.node])
+                if self.plan.by_batch:
+                    self.board.post(f"kept {event.node}", event.row)
             heard(event)
 
         counts = {node: len(pipeline.slots.done(node)) for node in pipeline.nodes}
@@ -154,16 +171,30 @@ class Together:
     def _put_together(self, pipeline: Pipeline, post: Post, forecast: Forecast, stop: Stop) -> Trained:
         for node in self._mine:
             self._tell(node, pipeline.slots.told(node))
+        if self._own or not self.member.rank:
+            model = pipeline.model(post)
+            self.board.post(f"judged {self.member.rank}", judge_here(pipeline, model, self.data, stop))
         if self.member.rank:
             # The last slot of rank 0 may take long.
             self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
             pipeline.tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
-        model = pipeline.model(post)
         measured = Measured({node: self._told(node) for node in range(self.plan.nodes)})
+        judged = self._judged(pipeline, stop)
         self.board.post("home", True)
         pipeline.tidy()
-        return Trained(pipeline, model, measured, forecast)
+        return Trained(pipeline, model, measured, forecast, judged)
+
+    @property
+    def _own(self) -> bool:
+        return isinstance(self.data, OwnData)
+
+    def _judged(self, pipeline: Pipeline, stop: Stop) -> Judged:
+        """What all nodes found."""
+        ranks = range(self.member.world if self._own else 1)
+        names, who = [f"judged {rank}" for rank in ranks], [f"rank {rank}" for rank in ranks]
+        told = self.board.wait(names, who, timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
+        return {int(node): (found[0], found[1]) for each in told for node, found in each.items()}
 
     def _tell(self, node: int, facts: list[dict[str, Any]]) -> None:
         """All that a node noted, in pieces: a store refuses values of several megabytes."""
@@ -177,6 +208,11 @@ class Together:
         who = [f"node {node}"]
         (pieces,) = self.board.wait([f"told {node}"], who)
         return [each for number in range(pieces) for each in self.board.wait([f"told {node} {number}"], who)[0]]
+
+
+def judge_here(pipeline: Pipeline, model: Model, data: Dataset | OwnData, stop: Stop) -> Judged:
+    """What the nodes here find on held-out data of their own; nothing where rank 0 has the data of all."""
+    return judge_own(model, data, lambda: pipeline.heed(stop)) if isinstance(data, OwnData) else {}
 
 
 def started(pipeline: Pipeline, before: Measured, where: str) -> Started:

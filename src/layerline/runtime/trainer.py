@@ -6,6 +6,8 @@ masks and negatives are functions of seed and cursor.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -189,9 +191,15 @@ class Trainer(BaseTrainer):
         """Keep a minibatch's record for the epoch's summary."""
         self.records.setdefault(name, []).append(value)
 
-    def end_epoch(self, epoch: int, names: list[str], order_n: Tensor) -> EpochDone:
-        """The numbers of an epoch, one row per name (a block's index or "head"); the records are dropped."""
-        labels = [self.data.labels[order_n[r.start : r.stop]] for r in map(self.batch_slice, range(self.batches))]
+    def end_epoch(
+        self, epoch: int, names: list[str], order_n: Tensor, batches: Iterable[int] | None = None
+    ) -> EpochDone:
+        """The numbers of an epoch, one row per name (a block's index or "head"); the records are dropped.
+
+        `batches`: the minibatches that were trained, if not all.
+        """
+        slices = map(self.batch_slice, range(self.batches) if batches is None else batches)
+        labels = [self.data.labels[order_n[r.start : r.stop]] for r in slices]
         rows = []
         for name in names:
             records = self.records.pop(name)

@@ -4,6 +4,7 @@ Problem: one process with all logical nodes, and any number of processes with so
 and a worker that starts again must go on from the finished slots. Solution: nothing but the plan decides what a row
 starts from, and whatever comes from another node comes as a message, also within a process.
 
+0. Not too far ahead: nodes that read from this one are where the window wants them (`schedules/window.py`).
 1. Inputs: what the node's model holds already, what an earlier row here made, or a message.
 2. The row itself.
 3. Messages to whoever needs its result; then, beside the next row, the result to disk and a note that it is done.
@@ -22,14 +23,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerline.errors import CheckpointError
+from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
 from layerline.runtime.post import Post
 from layerline.runtime.slots import Slots
+from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
+from layerline.schedules.window import window
+
+_SECONDS_BETWEEN = 0.1
+"""Two looks at how far the others are."""
 
 Result = dict[str, Tensor]
 Inputs = list[tuple[int, Carries, Result | None]]
@@ -66,6 +72,11 @@ class Worker:
         self._refuse_missing()
         self._open = to_do(plan, self.done | done_elsewhere())
         self.todo = sorted(row for row in self._open if int(plan.node[row]) in nodes)
+        self._window: dict[int, list[int]] = {}
+        edges = window(plan, messages(plan))
+        for row, after in zip(edges.row.tolist(), edges.after.tolist(), strict=True):
+            if int(plan.node[after]) not in nodes:
+                self._window.setdefault(row, []).append(after)
         self._uses = Counter(self._name(row, source, what) for row in self.todo for source, what in plan.inputs(row))
 
     def _refuse_missing(self) -> None:
@@ -85,6 +96,9 @@ class Worker:
             for row in self.todo:
                 node = int(self.plan.node[row])
                 yield RowWaits(row, node)
+                yield from self._let_catch_up(row, node)  # 0
+                if self._must_wait(row):
+                    yield from self._note_all()
                 inputs = [(source, what, self._fetch(row, source, what)) for source, what in self.plan.inputs(row)]  # 1
                 yield RowBegins(row, node)
                 begin = time.time()
@@ -96,10 +110,26 @@ class Worker:
                 self._finish(row, begin, metrics)  # 3
                 yield RowDone(row, node, begin, time.time())
                 yield from self._noted()
-            self._keeper.settle(everything=True)
-            yield from self._noted()
+            yield from self._note_all()
         finally:
             self._keeper.close()
+
+    def _let_catch_up(self, row: int, node: int) -> Iterator[Event]:
+        """Wait until those that read from this node have done what they should. PeerLost where they are gone."""
+        after, until = self._window.get(row), time.monotonic() + self.post.transport.timeout
+        while after and (behind := sorted(set(after) - self._done_elsewhere())):
+            yield from self._note_all()
+            for each in behind:
+                self.post.check(each, node)
+            if time.monotonic() > until:
+                raise PeerLost(f"node {node + 1} waits for {self.plan.name(behind[0])}, which takes too long")
+            time.sleep(_SECONDS_BETWEEN)
+            yield RowWaits(row, node)
+
+    def _note_all(self) -> Iterator[Event]:
+        """Before this process waits: others may wait for what it has done, so that has to be known."""
+        self._keeper.settle(everything=True)
+        yield from self._noted()
 
     def _noted(self) -> Iterator[Event]:
         """What has come to disk: it is done, and what only it needed can go."""
@@ -131,6 +161,14 @@ class Worker:
             else:
                 self._kept[name] = self.post.receive(source, what, name[2])
         return self._kept[name]
+
+    def _must_wait(self, row: int) -> bool:
+        """Whether a message that a row needs is still to come."""
+        for source, what in self.plan.inputs(row):
+            name = self._name(row, source, what)
+            if name[1] is not None and name not in self._kept and not self.post.arrived(source, what, name[2]):
+                return True
+        return False
 
     def _restore(self) -> None:
         """Give every block of mine that was trained before the state its last slot here left it in."""

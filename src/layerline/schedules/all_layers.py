@@ -11,6 +11,10 @@ A block's state (weights, and moments where they travel) goes to the node of the
 Each node makes its own negatives at the end of its chapter, so with N nodes they are N chapters old. Nodes of unequal
 speed get more or fewer chapters, and none if the others would only wait for them. More nodes than stages make a grid:
 chapter c on D nodes at once, each with a part of the data, averaged at the next chapter.
+
+Per batch (`--exchange batch`) the picture is the same with minibatches for chapters, and the labels of a chapter are
+those made at the end of the one before: what comes out is what one machine learns that trains every block, one after
+the other, on each minibatch in turn.
 """
 
 from __future__ import annotations
@@ -29,15 +33,21 @@ class AllLayers(BaseSchedule):
 
     kind: Literal["all-layers"] = "all-layers"
 
+    @property
+    def meets_per_batch(self) -> bool:
+        return True
+
     def plan(self, work: Work) -> Plan:
         length, shards = grid_size(work)
         speeds = [min(work.speeds[n * shards : (n + 1) * shards]) for n in range(length)]
-        return ring(work, deal_chapters(work, speeds), schedule=self.kind, replicas=shards, shards=shards)
+        return ring(work, deal_chapters(work, speeds, shards), schedule=self.kind, replicas=shards, shards=shards)
 
     def why_unused(self, work: Work) -> str:
         length, shards = grid_size(work)
-        if work.chapters < length:
-            return f"All-Layers gives every node a chapter of its own, and there are {work.chapters}"
+        rounds = work.rounds(shards)
+        if rounds < length:
+            what = "minibatch" if work.minibatches else "chapter"
+            return f"All-Layers gives every node a {what} of its own, and there are {rounds}"
         if length * shards < work.nodes:
             return (
                 f"All-Layers uses as many nodes as there are stages ({work.stages}, the blocks and the softmax head "

@@ -14,6 +14,16 @@ from layerline.settings import Settings
 class BaseSchedule(Settings):
     """Who trains what, when, from whose results."""
 
+    @property
+    def meets_per_batch(self) -> bool:
+        """Whether its nodes can exchange after every minibatch."""
+        return False
+
+    @property
+    def described(self) -> str:
+        """What it is, for a message."""
+        return f"the {type(self).model_fields['kind'].default} schedule"
+
     @abstractmethod
     def plan(self, work: Work) -> Plan:
         """The plan for this work: a pure function. Nodes that it cannot use have no rows in it."""

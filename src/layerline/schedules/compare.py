@@ -21,17 +21,24 @@ _AS_FAST = 1.03  # within this, the one that sends less is the better choice
 
 
 def compare(work: Work, costs: Costs, world: World, sizes: Sizes, machine: Machine) -> list[Way]:
-    """All of them. `costs` may be measured; what full batches and backprop cost comes from the formula."""
+    """All of them; exchanging per batch, too, where the work is to.
+
+    `costs` may be measured; what full batches and backprop cost comes from the formula.
+    """
     ways = []
-    for schedule, note in _schedules(work):
+    per_chapter = replace(work, minibatches=None)
+    candidates = [(schedule, note, per_chapter) for schedule, note in _schedules(work)]
+    if work.minibatches:
+        candidates += [(schedule, note, work) for schedule, note in _schedules(work) if schedule.meets_per_batch]
+    for schedule, note, asked in candidates:
         theirs = costs
         if isinstance(schedule, Dff) and schedule.batch == "full":
             whole = estimate(replace(sizes, full_batch=True), machine)
             theirs = replace(costs, train=whole.train)
-        found = simulate(schedule.plan(theirs.work(work)), theirs, world)
+        found = simulate(schedule.plan(theirs.work(asked)), theirs, world)
         ways.append(
             Way(
-                _flags(schedule),
+                _flags(schedule) + " --exchange batch" * (asked.minibatches is not None),
                 found.makespan,
                 found.speedup,
                 float(found.utilisation.mean()),

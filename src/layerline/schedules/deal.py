@@ -17,6 +17,8 @@ from layerline.schedules.work import Work
 
 Floats = NDArray[np.float64]
 
+_MINIBATCHES = 1000  # dealt one by one; further ones go as these
+
 
 def stage_costs(work: Work, *, recompute: bool) -> Floats:
     """Cost [a, b] of a chapter for a node that owns stages a … b − 1 (a < b): training, and forwarding.
@@ -57,32 +59,34 @@ def deal_stages(cost: Floats, speeds: Sequence[float]) -> list[range]:
     return groups[::-1]
 
 
-def deal_chapters(work: Work, speeds: Sequence[float]) -> Column:
-    """The node of a ring, 0 … len(speeds) − 1, that trains each chapter.
+def deal_chapters(work: Work, speeds: Sequence[float], shards: int = 1) -> Column:
+    """The node of a ring, 0 … len(speeds) − 1, that trains each chapter, or each round of any kind.
 
     Equal speeds: in turn. Else the deal that ends first of some that may be best: each chapter to the node that would
     finish it first, or to all nodes in proportion to their speeds; both also without the slowest nodes, because in a
     ring a slow chapter holds up the fast one behind it.
     """
+    rounds = work.rounds(shards)
     if len(set(speeds)) == 1:
-        return np.arange(work.chapters, dtype=np.int32) % len(speeds)
-    ring = _Ring(work, speeds)
+        return np.arange(rounds, dtype=np.int32) % len(speeds)
+    dealt = min(rounds, _MINIBATCHES) if work.minibatches else rounds
+    ring = _Ring(work, speeds, dealt)
     deals = []
     for slowest in sorted(set(speeds)):
         able = [node for node, speed in enumerate(speeds) if speed >= slowest]
         deals += [ring.earliest_finish(able), ring.in_proportion(able)]
-    return min(deals, key=lambda deal: deal[0])[1]
+    return np.resize(min(deals, key=lambda deal: deal[0])[1], rounds)
 
 
 class _Ring:
     """Chapters on nodes of a ring, one after the other, with messages that cost nothing."""
 
-    def __init__(self, work: Work, speeds: Sequence[float]) -> None:
-        self.speeds, self.chapters = speeds, work.chapters
+    def __init__(self, work: Work, speeds: Sequence[float], rounds: int) -> None:
+        self.speeds, self.rounds = speeds, rounds
         self.train = np.array(work.train)
         forward = np.array([*work.forward[:-1], 0.0, *[0.0] * work.head])
         self.left = np.cumsum((self.train + forward)[::-1])[::-1]  # of a chapter, from the beginning of each stage
-        self.ranking = work.ranking if work.judged else 0.0
+        self.ranking = work.ranking if work.judged and not work.minibatches else 0.0  # in one round of many
         self._begin()
 
     def _begin(self) -> None:
@@ -116,9 +120,9 @@ class _Ring:
 
     def _deal(self, pick: Callable[[], int]) -> tuple[float, Column]:
         self._begin()
-        order = np.zeros(self.chapters, np.int32)
-        for chapter in range(self.chapters):
-            order[chapter] = node = pick()
+        order = np.zeros(self.rounds, np.int32)
+        for number in range(self.rounds):
+            order[number] = node = pick()
             end, speed, lead = self._end(node), self.speeds[node], (self.left[0] - self.left) / self.speeds[node]
             start = np.maximum.accumulate(np.maximum(self.done, self.free[node] + lead) - lead) + lead
             self.done = start + self.train / speed

@@ -6,7 +6,8 @@
     node 2       1.2  2.2  1.4  2.4            node 2  1.1  2.1  1.2  2.2
 
 Relay: chapters go round a ring, and a chapter has only seen its node's images. Average: every node trains every
-chapter, and a block's copies are averaged, in the order of the nodes, when the next chapter begins.
+chapter, and a block's copies are averaged, in the order of the nodes, when the next chapter begins. Average per batch
+(`--exchange batch`): the same with minibatches for chapters, which is data-parallel local learning.
 """
 
 from __future__ import annotations
@@ -29,9 +30,17 @@ class Federated(BaseSchedule):
     average: bool = False
     """Every node trains every chapter and blocks are averaged; else blocks are handed along the ring (paper)."""
 
+    @property
+    def meets_per_batch(self) -> bool:
+        return self.average
+
+    @property
+    def described(self) -> str:
+        return super().described if self.average else "a federated relay"
+
     def plan(self, work: Work) -> Plan:
         if self.average:
-            once = np.zeros(work.chapters, np.int32)
+            once = np.zeros(work.rounds(work.nodes), np.int32)
             return ring(work, once, schedule=self.kind, replicas=work.nodes, shards=work.nodes)
         order = deal_chapters(work, work.speeds)
         return ring(work, order, schedule=self.kind, shards=work.nodes, shard=order)

@@ -1,4 +1,4 @@
-"""A plan as the papers draw it: nodes down, slots across, `2.1` is block 2 for chapter 1.
+"""A plan as the papers draw it: nodes down, slots across, `2.1` is block 2 for round 1.
 
               1    2    3    4     5    6
     node 1  1.1  2.1  3.1* 1.4   2.4  3.4         h.1: the softmax head; * the node then makes new negatives
@@ -72,7 +72,7 @@ def _cells(plan: Plan) -> dict[int, str]:
     rows = np.flatnonzero(train).tolist() if len(plan) < _MANY else _sample(plan, train)
     names = [str(stage + 1) for stage in range(plan.blocks)] + ["h"]
     star = {True: "*", False: " " if made.any() else ""}
-    return {row: f"{names[plan.stage[row]]}.{plan.chapter[row] + 1}{star[row in starred]}" for row in rows}
+    return {row: f"{names[plan.stage[row]]}.{plan.round[row] + 1}{star[row in starred]}" for row in rows}
 
 
 _MANY = 100_000

@@ -37,10 +37,11 @@ def peak_memory(plan: Plan, costs: Costs, world: World) -> Bytes:
         change -= np.bincount(place[last] + ~state, held, len(change))
         lone[row[begin == row]] = False
 
+    parts = plan.shards * plan.rounds_per_chapter
     moment = np.where(lone, results, 0)  # held during the row only: a result that goes elsewhere …
     train = plan.action == Action.TRAIN
     moment[train] += np.array(costs.weights)[plan.stage[train]]  # … the gradient …
-    moment[train & (plan.stage == plan.blocks)] += costs.features // plan.shards  # … and what the head learns from
+    moment[train & (plan.stage == plan.blocks)] += costs.features // parts  # … and what the head learns from
     held = np.cumsum(change)[:-1] + moment[by_node]
     rows = np.bincount(plan.node, minlength=plan.nodes)
     peaks = np.zeros(plan.nodes, np.int64)
@@ -81,7 +82,7 @@ def _results(plan: Plan, costs: Costs, world: World) -> Bytes:
     weights, moments = np.array(costs.weights), np.array(costs.moments)
     table = np.zeros((len(Action), plan.stages), np.int64)
     table[Action.TRAIN] = weights + (moments if world.moments_travel else 0)
-    table[Action.FORWARD, : plan.blocks] = np.array(costs.outputs) // plan.shards
+    table[Action.FORWARD, : plan.blocks] = np.array(costs.outputs) // plan.shards // plan.rounds_per_chapter
     table[Action.NEGATIVES] = costs.labels // plan.shards // plan.parts
     return table[plan.action, plan.stage]
 

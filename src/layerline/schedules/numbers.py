@@ -9,6 +9,7 @@ from pydantic import Field
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.costs import Sizes
 from layerline.schedules.dff import Dff
+from layerline.schedules.exchange import Exchange, Minibatches, check_exchange
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.work import Work
 from layerline.settings import Settings
@@ -41,6 +42,8 @@ class Numbers(Settings):
     """Bytes of an activation: two or four."""
     schedule: Schedule = AllLayers()
     """Who trains which block when."""
+    exchange: Exchange = "chapter"
+    """How often nodes exchange: per chapter, or after every minibatch (all-layers; federated where it averages)."""
     nodes: int = Field(default=1, ge=1)
     """Logical workers of the schedule."""
     speeds: tuple[float, ...] = ()
@@ -72,7 +75,10 @@ class Numbers(Settings):
         )
 
     def work(self) -> Work:
-        """For the schedule."""
+        """For the schedule. UsageError for one that cannot exchange so often."""
+        check_exchange(self.schedule, self.exchange)
+        sizes = self.sizes()
+        minibatches = Minibatches(examples=sizes.examples, batch=sizes.batch, epochs=sizes.epochs)
         return Work(
             blocks=self.blocks,
             chapters=self.chapters,
@@ -80,4 +86,5 @@ class Numbers(Settings):
             head=self.readout == "softmax",
             judged=self.judged,
             speeds=self.speeds,
+            minibatches=minibatches if self.exchange == "batch" else None,
         )

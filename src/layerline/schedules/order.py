@@ -75,8 +75,8 @@ class Order:
             events = np.load(path, allow_pickle=False)
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, EOFError) as error:
-            raise UsageError(f"{path} is no order of events: {error}") from None
+        except (ValueError, EOFError):  # objects in it are pickled, and not read
+            raise UsageError(f"{path} is no order of events: it is no .npy file of numbers") from None
         if not isinstance(events, np.ndarray) or events.dtype != np.int32 or events.ndim != 2 or events.shape[1] != 2:
             raise UsageError(f"{path} is no order of events: it should be int32 of shape [events, 2]")
         order = Order(events, blocks, steps)

@@ -1,14 +1,15 @@
-"""A chapter's pattern, repeated: how schedules write their plans.
+"""A round's pattern, repeated: how schedules write their plans.
 
 Problem: a schedule should be a few lines, and a million slots may not be made one by one. Solution: a schedule writes
-the steps of one chapter, whose inputs are steps of the same chapter or of one some chapters ago; `repeat` lays the
-pattern out for every chapter at once. Inputs from before the first chapter vanish.
+the steps of one round, whose inputs are steps of the same round or of one some rounds ago; `repeat` lays the pattern
+out for every round at once. Inputs from before the first round vanish. A round is a chapter, or a minibatch
+(`exchange.py`).
 
-A step may lag: in repetition r it works on chapter r − lag. So a pipeline is laid out slot by slot, as it happens:
+A step may lag: in repetition r it works on round r − lag. So a pipeline is laid out slot by slot, as it happens:
 
     repetition   0       1       2       3
-    lag 0        ch. 0   ch. 1   ch. 2
-    lag 1                ch. 0   ch. 1   ch. 2
+    lag 0        0       1       2
+    lag 1                0       1       2
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from layerline.schedules.work import Work
 
 @dataclass(frozen=True)
 class Input:
-    """An edge from step number `step` of the pattern, as it was `ago` chapters earlier (one number, or per chapter)."""
+    """An edge from step number `step` of the pattern, as it was `ago` rounds earlier (one number, or per round)."""
 
     step: int
     carries: Carries
@@ -33,7 +34,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of every chapter. `node`, `shard`: one number, or per chapter."""
+    """A row of every round. `node`, `shard`: one number, or per round."""
 
     action: Action
     stage: int
@@ -46,17 +47,17 @@ class Step:
 def repeat(
     pattern: Sequence[Step], *, schedule: str, work: Work, shards: int = 1, shares: tuple[float, ...] = (1.0,)
 ) -> Plan:
-    """The plan of all chapters, repetition by repetition. Negatives that nobody uses are left out."""
-    size, chapters = len(pattern), work.chapters
+    """The plan of all rounds, repetition by repetition. Negatives that nobody uses are left out."""
+    size, rounds = len(pattern), work.rounds(shards)
     lag = np.array([step.lag for step in pattern], np.int32)
-    every = np.arange(chapters + lag.max(), dtype=np.int32)
-    chapter = every[:, None] - lag
-    inside = (chapter >= 0) & (chapter < chapters)
-    within = chapter.clip(0, chapters - 1)
+    every = np.arange(rounds + lag.max(), dtype=np.int32)
+    number = every[:, None] - lag
+    inside = (number >= 0) & (number < rounds)
+    within = number.clip(0, rounds - 1)
 
     edges = [(at, edge) for at, step in enumerate(pattern) for edge in step.inputs]
     at, step = (np.array(numbers, np.int32) for numbers in ([at for at, _ in edges], [e.step for _, e in edges]))
-    then = chapter[:, at] - _per_chapter([edge.ago for _, edge in edges], within[:, at])
+    then = number[:, at] - _per_round([edge.ago for _, edge in edges], within[:, at])
     begun = inside[:, at] & (then >= 0)
     target = (every[:, None] * np.int32(size) + at)[begun]
     source = ((then + lag[step]) * np.int32(size) + step)[begun]
@@ -74,24 +75,25 @@ def repeat(
         schedule=schedule,
         blocks=work.blocks,
         head=work.head,
-        chapters=chapters,
+        chapters=work.chapters,
+        minibatches=rounds // work.chapters if work.minibatches else 0,
         nodes=work.nodes,
         shards=shards,
         shares=shares,
         action=action.ravel()[kept],
         stage=stage.ravel()[kept],
-        chapter=chapter.ravel()[kept],
-        node=_per_chapter([each.node for each in pattern], within).ravel()[kept],
-        shard=_per_chapter([each.shard for each in pattern], within).ravel()[kept],
+        round=number.ravel()[kept],
+        node=_per_round([each.node for each in pattern], within).ravel()[kept],
+        shard=_per_round([each.shard for each in pattern], within).ravel()[kept],
         first=first,
         source=row[source[used]],
         carries=carries[used],
     )
 
 
-def _per_chapter(values: list[int | Column], chapter: Column) -> Column:
-    """A number for every entry of `chapter`; column i has the values of `values[i]`."""
-    result = np.empty(chapter.shape, np.int32)
+def _per_round(values: list[int | Column], number: Column) -> Column:
+    """A number for every entry of `number`; column i has the values of `values[i]`."""
+    result = np.empty(number.shape, np.int32)
     for index, value in enumerate(values):
-        result[:, index] = value if isinstance(value, int) else value[chapter[:, index]]
+        result[:, index] = value if isinstance(value, int) else value[number[:, index]]
     return result

@@ -12,7 +12,8 @@ edges to earlier rows:
     3    train      0      1        1      (0, state)                          block 1 goes on, on another node
     …
 
-A **slot** is a `train` row: one block for one chapter. Stages 0 … L−1 are the blocks; stage L is the softmax readout's
+Rows are in rounds, from one exchange to the next: chapters, or minibatches where nodes exchange per batch.
+A **slot** is a `train` row: one block for one round. Stages 0 … L−1 are the blocks; stage L is the softmax readout's
 head, where there is one. An edge between nodes is a message. A missing edge means the beginning: a `train` row without
 `state` starts from the run's seed, a first stage without `labels` uses the negatives drawn at the start.
 
@@ -26,6 +27,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +39,9 @@ class Action(IntEnum):
     """What a row computes."""
 
     TRAIN = 0
-    """A block (or the head) for a chapter's epochs: a slot. The head's row includes the neutral pass it learns from."""
+    """A block (or the head) for a round: a slot. The head's row includes the neutral pass it learns from."""
     FORWARD = 1
-    """The whole training set through a block, for the next block to learn from."""
+    """A round's images (of a chapter, the whole training set) through a block, for the next block to learn from."""
     NEGATIVES = 2
     """Wrong labels from the network's scores, for all images or a part of them. Its `stage` is 0, whose input they
     change."""
@@ -67,6 +69,8 @@ class Plan:
     blocks: int
     head: bool
     chapters: int
+    minibatches: int
+    """Of a chapter, each of them a round; 0 where a round is a chapter."""
     nodes: int
     shards: int
     """Parts of the training set that are trained on separately; 1: every node uses all of it."""
@@ -75,7 +79,7 @@ class Plan:
 
     action: NDArray[np.uint8]
     stage: Column
-    chapter: Column
+    round: Column
     node: Column
     shard: Column
     """Which part of the training set a row works on. A `negatives` row of shard d and part p has d · parts + p."""
@@ -91,6 +95,26 @@ class Plan:
     def stages(self) -> int:
         """Blocks, and the head where there is one."""
         return self.blocks + self.head
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether nodes exchange after every minibatch."""
+        return self.minibatches > 0
+
+    @property
+    def rounds_per_chapter(self) -> int:
+        """1 where a round is a chapter."""
+        return max(1, self.minibatches)
+
+    @property
+    def rounds(self) -> int:
+        """Of the whole plan."""
+        return self.chapters * self.rounds_per_chapter
+
+    @cached_property
+    def chapter(self) -> Column:
+        """Of every row."""
+        return self.round // np.int32(self.minibatches) if self.by_batch else self.round
 
     @property
     def slots(self) -> int:
@@ -123,8 +147,8 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over everything in the plan: nodes that carry it out together must have the same."""
         facts = (self.schedule, self.blocks, self.head, self.chapters, self.nodes, self.shards, self.shares)
-        sha = hashlib.sha256(repr(facts).encode())
-        for column in (self.action, self.stage, self.chapter, self.node, self.shard, self.first, self.source):
+        sha = hashlib.sha256(repr((facts, self.minibatches) if self.by_batch else facts).encode())
+        for column in (self.action, self.stage, self.round, self.node, self.shard, self.first, self.source):
             sha.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
         sha.update(self.carries.tobytes())
         return sha.hexdigest()
@@ -133,8 +157,12 @@ class Plan:
         """A row in words, for messages: `row 7 (train block 2, chapter 3, node 1)`, all counted from 1 but the row."""
         action, stage = Action(self.action[row]), int(self.stage[row])
         what = "" if action == Action.NEGATIVES else " head" if stage == self.blocks else f" block {stage + 1}"
-        where = f"chapter {self.chapter[row] + 1}, node {self.node[row] + 1}"
-        return f"row {row} ({action.name.lower()}{what}, {where})"
+        return f"row {row} ({action.name.lower()}{what}, {self.when(row)}, node {self.node[row] + 1})"
+
+    def when(self, row: int) -> str:
+        """A row's round in words: `chapter 3`, or `chapter 3, minibatch 7`."""
+        chapter, within = divmod(int(self.round[row]), self.rounds_per_chapter)
+        return f"chapter {chapter + 1}" + (f", minibatch {within + 1}" if self.by_batch else "")
 
     def rows_of(self, nodes: set[int]) -> list[int]:
         """The rows of some nodes, in the order they are carried out."""

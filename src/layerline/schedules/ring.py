@@ -1,9 +1,12 @@
-"""A chapter of the whole network on one node, and rings of nodes that take chapters in turn.
+"""A round of the whole network on one node, and rings of nodes that take rounds in turn.
 
 Sequential, All-Layers and Federated are all this: what differs is whose turn it is, and which images a node sees.
 
     train 1 → forward 1 → train 2 → forward 2 → … → train L → train head → negatives
        ↑ labels      ↑ labels                                              ↓ labels of the node's next chapter
+
+A round is a chapter, or one minibatch. Where it is a minibatch, labels are made in the last round of a chapter only,
+for all nodes.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ from layerline.schedules.work import Work
 def ring(
     work: Work, order: Column, *, schedule: str, replicas: int = 1, shards: int = 1, shard: Column | None = None
 ) -> Plan:
-    """Chapter c on the nodes `order[c] · replicas` and the following `replicas` − 1, each on a shard of its own.
+    """Round r on the nodes `order[r] · replicas` and the following `replicas` − 1, each on a shard of its own.
 
-    Replicas of a block are averaged, in the order of their nodes, when the next chapter begins to train it. `shard`:
-    the shard of every chapter, where there are no replicas.
+    Replicas of a block are averaged, in the order of their nodes, when the next round begins to train it. `shard`:
+    the shard of every round, where there are no replicas.
     """
-    since = _chapters_since(order)
+    since = _into_chapter(work, order, shards) if work.minibatches else _chapters_since(order)
     steps: list[Step] = []
     for replica in range(replicas):
-        steps += _chapter(work, len(steps), order * replicas + replica, replica if shard is None else shard, since)
+        steps += _round(work, len(steps), order * replicas + replica, replica if shard is None else shard, since)
     size = len(steps) // replicas
     for at, step in enumerate(steps):
         if step.action == Action.TRAIN:
@@ -34,8 +37,8 @@ def ring(
     return repeat(steps, schedule=schedule, work=work, shards=shards)
 
 
-def _chapter(work: Work, begin: int, node: Column, shard: int | Column, since: Column) -> list[Step]:
-    """The steps of a chapter; the first will have the number `begin`."""
+def _round(work: Work, begin: int, node: Column, shard: int | Column, since: Column) -> list[Step]:
+    """The steps of a round; the first will have the number `begin`. `since`: rounds since its labels were made."""
     steps: list[Step] = []
     trained: list[int] = []
     before: list[Input] = []  # what a block learns from
@@ -59,6 +62,11 @@ def _chapter(work: Work, begin: int, node: Column, shard: int | Column, since: C
 
 def _weights(trained: list[int]) -> list[Input]:
     return [Input(step, Carries.WEIGHTS) for step in trained]
+
+
+def _into_chapter(work: Work, order: Column, shards: int) -> Column:
+    """How many rounds ago the chapter before ended, for every round."""
+    return np.arange(len(order), dtype=np.int32) % np.int32(work.rounds(shards) // work.chapters) + 1
 
 
 def _chapters_since(order: Column) -> Column:

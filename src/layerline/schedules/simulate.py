@@ -2,6 +2,7 @@
 
     node     rows one after the other, in the plan's order; each starts when its node is free and its inputs are there
     card     a node's messages leave one after the other, in the order of sending, beside its computing
+    window   nor before its readers are so far that it does not run ahead of them
     message  leaves when its row ends (a block is on its way while its node still forwards), arrives a latency later
 
 What is left out: queues are as long as they get, receiving costs nothing, and computing is not slowed by sending.
@@ -18,6 +19,7 @@ from layerline.schedules.costs import Costs, World
 from layerline.schedules.lower import Messages, messages
 from layerline.schedules.memory import peak_memory
 from layerline.schedules.plan import Action, Carries, Plan
+from layerline.schedules.window import Window, window
 
 Floats = NDArray[np.float64]
 
@@ -81,7 +83,7 @@ def simulate(plan: Plan, costs: Costs, world: World, sent: Messages | None = Non
     sent = messages(plan) if sent is None else sent
     seconds = row_seconds(plan, costs, world.speeds)
     size = message_bytes(plan, sent, costs, world)
-    start, end, leave, arrive = walk(plan, sent, seconds, size / world.bandwidth, world.latency)
+    start, end, leave, arrive = walk(plan, sent, seconds, size / world.bandwidth, world.latency, window(plan, sent))
     return Simulation(
         plan=plan,
         messages=sent,
@@ -103,6 +105,7 @@ def row_seconds(plan: Plan, costs: Costs, speeds: tuple[float, ...] = ()) -> Flo
     table[Action.TRAIN] = costs.train
     table[Action.FORWARD, : plan.blocks] = costs.forward
     table[Action.NEGATIVES] = costs.ranking
+    table[[Action.TRAIN, Action.FORWARD]] /= plan.rounds_per_chapter
     seconds = table[plan.action, plan.stage] / plan.shards
     if plan.parts > 1:
         made = plan.action == Action.NEGATIVES
@@ -116,7 +119,7 @@ def message_bytes(plan: Plan, sent: Messages, costs: Costs, world: World) -> NDA
     table = np.zeros((len(Carries), plan.stages))
     table[Carries.STATE] = weights + np.array(costs.moments) * world.moments_travel
     table[Carries.WEIGHTS] = weights
-    table[Carries.OUTPUTS, : plan.blocks] = np.array(costs.outputs) / plan.shards
+    table[Carries.OUTPUTS, : plan.blocks] = np.array(costs.outputs) / plan.shards / plan.rounds_per_chapter
     table[Carries.LABELS] = costs.labels / plan.shards
     size = table[sent.carries, plan.stage[sent.source]]
     labels = sent.carries == Carries.LABELS
@@ -129,20 +132,21 @@ def sequential_seconds(plan: Plan, costs: Costs) -> float:
     whole = sum(costs.train) + sum(costs.forward[: plan.blocks - 1])
     ranked = plan.chapters - 1 if (plan.action == Action.NEGATIVES).any() else 0
     slots = np.count_nonzero((plan.action == Action.TRAIN) & (plan.stage == 0))
-    return (whole * plan.chapters + costs.ranking * ranked) * slots / plan.chapters / plan.shards
+    return (whole * plan.chapters + costs.ranking * ranked) * slots / plan.rounds / plan.shards
 
 
 def walk(
-    plan: Plan, sent: Messages, seconds: Floats, wire: Floats, latency: float
+    plan: Plan, sent: Messages, seconds: Floats, wire: Floats, latency: float, within: Window | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Start and end of each row, departure and arrival of each message."""
+    """Start and end of each row, departure and arrival of each message. None: nodes run ahead as far as they can."""
     by_need = np.argsort(sent.needed, kind="stable")
     beyond = [len(plan)]  # no row has this number: the end of the lists needs no check
     source, needed = sent.source.tolist() + beyond, sent.needed[by_need].tolist() + beyond
     incoming, on_wire = by_need.tolist(), wire.tolist()
+    held, after = (within.row.tolist() + beyond, within.after.tolist()) if within else (beyond, [])
     free, card = [0.0] * plan.nodes, [0.0] * plan.nodes
     ends, leave, arrive = [0.0] * len(plan), [0.0] * len(sent), [0.0] * len(sent)
-    come = gone = 0
+    come = gone = waits = 0
     for row, (node, takes) in enumerate(zip(plan.node.tolist(), seconds.tolist(), strict=True)):
         now = free[node]
         while needed[come] == row:
@@ -150,6 +154,11 @@ def walk(
             if there > now:
                 now = there
             come += 1
+        while held[waits] == row:
+            there = ends[after[waits]] + latency
+            if there > now:
+                now = there
+            waits += 1
         ends[row] = free[node] = now = now + takes
         while source[gone] == row:
             leave[gone] = begin = max(card[node], now)

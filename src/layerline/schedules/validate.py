@@ -3,11 +3,12 @@
 Problem: a wrong edge would train on the wrong version of a block and still look well. Solution: every rule of what a
 plan means is checked on the columns at once, and the first row that breaks one is named.
 
-1. Every row is a possible one, and none is there twice; every stage is trained in every chapter, by all its replicas.
-2. Every input comes from an earlier row, of the kind, stage, chapter and shard that it has to be.
-3. Every row has all its inputs, each once: the state of all replicas after the chapter before, the weights and outputs
-   of its own chapter, all parts of one set of labels.
-4. A node never goes back to an earlier chapter of the same work.
+1. Every row is a possible one, and none is there twice; every stage is trained in every round, by all its replicas.
+2. Every input comes from an earlier row, of the kind, stage, round and shard that it has to be; labels come from the
+   end of an earlier chapter.
+3. Every row has all its inputs, each once: the state of all replicas after the round before, the weights and outputs
+   of its own round, all parts of one set of labels.
+4. A node never goes back to an earlier round of the same work.
 """
 
 from __future__ import annotations
@@ -60,28 +61,31 @@ def _rows(plan: Plan) -> None:
     train, negatives = plan.action == Action.TRAIN, plan.action == Action.NEGATIVES
     most = np.where(train, plan.stages, np.where(negatives, 1, plan.blocks - 1))
     _refuse(plan, (plan.stage < 0) | (plan.stage >= most), "has no such stage to work on")
-    _refuse(plan, (plan.chapter < 0) | (plan.chapter >= plan.chapters), f"is in none of {plan.chapters} chapters")
+    _refuse(plan, (plan.round < 0) | (plan.round >= plan.rounds), f"is in none of {plan.rounds} {_rounds(plan)}")
     _refuse(plan, (plan.node < 0) | (plan.node >= plan.nodes), f"is on none of {plan.nodes} nodes")
     parts = np.where(negatives, plan.parts, 1) * plan.shards
     _refuse(plan, (plan.shard < 0) | (plan.shard >= parts), "works on a shard that does not exist")
-    key = _key(
-        (plan.action, 3), (plan.stage, plan.stages), (plan.chapter, plan.chapters), (plan.shard, int(parts.max()))
-    )
+    key = _key((plan.action, 3), (plan.stage, plan.stages), (plan.round, plan.rounds), (plan.shard, int(parts.max())))
     _refuse(
         plan,
         _twice(_key((key, 1), (np.where(plan.action == Action.FORWARD, plan.node, 0), plan.nodes))),
         "is there twice",
     )
-    counts = np.bincount(_slot(plan)[train], minlength=plan.stages * plan.chapters)
+    counts = np.bincount(_slot(plan)[train], minlength=plan.stages * plan.rounds)
     missing = np.flatnonzero(counts != max(1, counts.max(initial=0)))
     if missing.size:
-        chapter, stage = divmod(int(missing[0]), plan.stages)
+        number, stage = divmod(int(missing[0]), plan.stages)
         what = f"block {stage + 1}" if stage < plan.blocks else "the head"
-        raise LayerlineError(f"the {plan.schedule} plan is wrong: it does not train {what} in chapter {chapter + 1}")
+        when = f"{'minibatch' if plan.by_batch else 'chapter'} {number + 1}"
+        raise LayerlineError(f"the {plan.schedule} plan is wrong: it does not train {what} in {when}")
+
+
+def _rounds(plan: Plan) -> str:
+    return "minibatches" if plan.by_batch else "chapters"
 
 
 def _slot(plan: Plan) -> Numbers:
-    return _key((plan.chapter, plan.chapters), (plan.stage, plan.stages))
+    return _key((plan.round, plan.rounds), (plan.stage, plan.stages))
 
 
 def _edges(plan: Plan) -> None:
@@ -89,7 +93,7 @@ def _edges(plan: Plan) -> None:
     source, target, carries = plan.source, plan.target, plan.carries
     _refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
     made, used = plan.action[source], plan.action[target]
-    ago = plan.chapter[target] - plan.chapter[source]
+    ago = plan.round[target] - plan.round[source]
     up = plan.stage[target] - plan.stage[source]
     whole = (used == Action.NEGATIVES) | (plan.stage[target] == plan.blocks)  # looks at all blocks
     part_of = np.where(used == Action.NEGATIVES, plan.shard[target] // plan.parts, plan.shard[target])
@@ -103,7 +107,8 @@ def _edges(plan: Plan) -> None:
     labels = (
         (made == Action.NEGATIVES)
         & (shard == part_of)
-        & (ago > 0)
+        & (plan.chapter[target] > plan.chapter[source])
+        & ((plan.round[source] + 1) % plan.rounds_per_chapter == 0)
         & (used != Action.NEGATIVES)
         & (plan.stage[target] == 0)
     )
@@ -121,17 +126,17 @@ def _complete(plan: Plan) -> None:
     state, weights, outputs, labels = (np.bincount(target[plan.carries == kind], minlength=size) for kind in Carries)
     train, forward = plan.action == Action.TRAIN, plan.action == Action.FORWARD
     head = train & (plan.stage == plan.blocks)
-    replicas = int(np.count_nonzero(train)) // (plan.stages * plan.chapters)
-    _refuse(plan, state != np.where(train & (plan.chapter > 0), replicas, 0), "has not the state it goes on from")
+    replicas = int(np.count_nonzero(train)) // (plan.stages * plan.rounds)
+    _refuse(plan, state != np.where(train & (plan.round > 0), replicas, 0), "has not the state it goes on from")
     wanted = np.where(head, plan.blocks, np.where(train, 0, np.where(forward, 1, plan.stages)))
     _refuse(plan, weights != wanted, "has not the weights it needs")
     learns = (plan.stage > 0) & ~head & (plan.action != Action.NEGATIVES)
     _refuse(plan, outputs != learns, "has not the outputs of the block before")
     _refuse(plan, (labels != 0) & (labels != plan.parts), "has a part of its labels only")
     of = plan.carries == Carries.LABELS
-    newest, oldest = np.zeros(size, np.int32), np.full(size, plan.chapters, np.int32)
-    np.maximum.at(newest, target[of], plan.chapter[plan.source[of]])
-    np.minimum.at(oldest, target[of], plan.chapter[plan.source[of]])
+    newest, oldest = np.zeros(size, np.int32), np.full(size, plan.rounds, np.int32)
+    np.maximum.at(newest, target[of], plan.round[plan.source[of]])
+    np.minimum.at(oldest, target[of], plan.round[plan.source[of]])
     _refuse(plan, (labels > 0) & (newest != oldest), "mixes labels of several chapters")
 
 
@@ -140,5 +145,5 @@ def _forward_in_time(plan: Plan) -> None:
     key = _key((plan.node, plan.nodes), (plan.action, 3), (plan.stage, plan.stages))
     order = np.argsort(key, kind="stable")
     same = key[order[1:]] == key[order[:-1]]
-    back = same & (plan.chapter[order[1:]] < plan.chapter[order[:-1]])
+    back = same & (plan.round[order[1:]] < plan.round[order[:-1]])
     _refuse(plan, back, "comes after a later chapter on its node", order[1:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerline.errors import UsageError
+from layerline.schedules.exchange import Minibatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Work:
     """Cost of new negatives for the whole set, where they are judged."""
     speeds: tuple[float, ...] = ()
     """How fast each node is beside the others; left out: all the same."""
+    minibatches: Minibatches | None = None
+    """What nodes meet after, where they exchange per batch; left out: they exchange per chapter."""
 
     def __post_init__(self) -> None:
         for name, count in (("block", self.blocks), ("chapter", self.chapters), ("node", self.nodes)):
@@ -48,6 +51,10 @@ class Work:
     def stages(self) -> int:
         """Blocks, and the head where there is one."""
         return self.blocks + self.head
+
+    def rounds(self, shards: int) -> int:
+        """Exchanges in the whole training, where the training set is in so many shards."""
+        return self.chapters * (self.minibatches.of_a_chapter(shards) if self.minibatches else 1)
 
 
 def check_speeds(speeds: tuple[float, ...], nodes: int) -> None:

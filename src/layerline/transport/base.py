@@ -146,6 +146,14 @@ class Endpoint:
         """
         return self.transport._inbox.take((source, self.node), key)
 
+    def arrived(self, key: Key, source: int) -> bool:
+        """Whether the message `key` of node `source` is here, so that `receive` would not wait."""
+        return self.transport._inbox.has((source, self.node), key)
+
+    def check(self, source: int) -> None:
+        """PeerLost where nothing more will come from a node: its process is gone."""
+        self.transport._inbox.check((source, self.node))
+
     def tensors(self) -> dict[str, Tensor]:
         """What the codecs of this node's outgoing links remember, to be saved after any `send`."""
         links = self._links.items()
@@ -199,6 +207,17 @@ class _Inbox:
         with self._changed:
             self._lost.setdefault(rank, why)
             self._changed.notify_all()
+
+    def has(self, link: Link, key: Key) -> bool:
+        """Whether a message is here."""
+        with self._changed:
+            return (link, key) in self._messages
+
+    def check(self, link: Link) -> None:
+        """PeerLost, or the error that made it so, where nothing more will come over a link."""
+        lost = self._lost.get(self._transport.placement[link[0]])
+        if lost is not None:
+            raise lost
 
     def take(self, link: Link, key: Key) -> dict[str, Tensor]:
         """Wait for a message."""

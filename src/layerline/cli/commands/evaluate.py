@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every readout and print."""
-    trained = from_toml(model_folder(Path(arguments.run_dir)) / "config.toml")
-    values = api.evaluate(arguments.run_dir, data=load_data(trained, arguments, arguments.dataset))
+    settings = from_toml(model_folder(Path(arguments.run_dir)) / "config.toml")
+    data = None if settings.has_own_data else load_data(settings, arguments, arguments.dataset)
+    values = api.evaluate(arguments.run_dir, dataset=arguments.dataset, data=data, data_dir=arguments.data_dir)
     if arguments.format == "json":
         print_json(values)
         return

@@ -103,7 +103,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
         moments_travel=described.send_optimizer_state,
     )
     blocks = len(sizes.units)
-    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks))
+    work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks, sizes.examples))
     plan = described.schedule.plan(work)
     validate(plan)
     planned = Planned(

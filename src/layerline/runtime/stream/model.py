@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layerline.blocks.cost import layer_costs
-from layerline.blocks.encoder import Encoder, statistics
+from layerline.blocks.encoder import Encoder
 from layerline.blocks.heads.ahead import MomentumHead
 from layerline.blocks.heads.base import flat
 from layerline.blocks.heads.text import SharedUnembedding
@@ -140,7 +140,7 @@ def build_stream_model(run: StreamRun, data: AnySet) -> StreamModel:
 def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:
     if isinstance(data, TextSet):
         return TokenEncoder(data.context, data.num_classes)
-    mean, std = statistics(data.train.inputs, run.standardise)
+    mean, std = data.statistics(run.standardise)
     return Encoder(
         images=data.is_image,
         shape=data.shape,
