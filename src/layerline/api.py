@@ -198,14 +198,10 @@ class _Job:
                 rows = list(execution.progress.rows)
                 heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
                 progress = execution.run()
-<<<<<<< HEAD
-                values = values_of(model, data, progress, folder, heed=execution.heed, **trainer.results())
-=======
                 readouts = readouts_of(model, data, execution.heed) if data.test else {}
                 held_out = True if isinstance(data, TextSet) else None
-                more = bits_of(model, data)
+                more = bits_of(model, data) | trainer.results()
                 values = values_of(model, data.name, readouts, progress, folder, held_out=held_out, **more)
->>>>>>> main
             if folder:
                 save_model(model, folder.model)
                 folder.write_result(values, progress.rows)
