@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,14 @@ from layerline.errors import Stopped
 from layerline.events import EpochDone as EpochDone
 from layerline.events import Event, Minibatch, Row
 from layerline.run import Run
+from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.execute import Execution, make_trainer
 from layerline.runtime.model import Model, build_model
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.model import build_stream_model
+from layerline.stream_run import StreamRun
 
 
 def small_data(
@@ -53,6 +56,24 @@ def small_run(**settings: Any) -> Run:
     return Run.from_dict(base | settings)
 
 
+def small_stream(**settings: Any) -> StreamRun:
+    """A run in a stream, of seconds' fractions: three convolutional blocks."""
+    base: dict[str, Any] = {
+        "kind": "stream",
+        "dataset": "small",
+        "network": {"kind": "conv", "widths": [4, 8, 8], "classifier": "linear"},
+        "head": {"kind": "linear"},
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": {"lr": 0.05},
+        "precision": "32-true",
+        "threads": 1,
+        "device": "cpu",
+        "checkpoint_seconds": 1e9,
+    }
+    return StreamRun.from_dict(base | settings)
+
+
 LOCAL: dict[str, Any] = {"objective": {"kind": "local-cross-entropy"}, "readout": {"kind": "all-heads"}}
 UNSUPERVISED: dict[str, Any] = {"negatives": {"kind": "masked-hybrid", "bank": 16}, "readout": {"kind": "softmax"}}
 
@@ -70,7 +91,7 @@ class Outcome:
 
 
 def train_through(
-    run: Run, data: Dataset, stops: list[int], folder: Path | None = None, blocks: Blocks | None = None
+    run: AnyRun, data: Dataset, stops: list[int], folder: Path | None = None, blocks: Blocks | None = None
 ) -> Outcome:
     """Train to the end, in parts: part i ends after `stops[i]` more minibatches, the next goes on from its checkpoint.
 
@@ -97,8 +118,10 @@ def train_through(
             left.pop(0)
 
 
-def fresh_model(run: Run, data: Dataset, blocks: Blocks | None = None) -> Model:
+def fresh_model(run: AnyRun, data: Dataset, blocks: Blocks | None = None) -> Model:
     """An untrained model; blocks of one's own are drawn from a fixed seed."""
+    if isinstance(run, StreamRun):
+        return cast(Model, build_stream_model(run, data))  # tests of streams ask it for what both have
     if blocks is None:
         return build_model(run, data)
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +129,7 @@ def fresh_model(run: Run, data: Dataset, blocks: Blocks | None = None) -> Model:
         return build_model(run, data, blocks())
 
 
-def minibatches(run: Run, data: Dataset, blocks: Blocks | None = None) -> int:
+def minibatches(run: AnyRun, data: Dataset, blocks: Blocks | None = None) -> int:
     """Of the whole run."""
     return make_trainer(fresh_model(run, data, blocks), data).steps
 

@@ -33,6 +33,7 @@ from layerline.runtime.model import build_model
 from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.free import FreeTrainer
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
@@ -189,6 +190,8 @@ class _Job:
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         with folder.alone() if folder else nullcontext():
             with compute_threads(run), hears as heard:
+                if folder and isinstance(trainer, FreeTrainer):
+                    trainer.order.write(folder.order)
                 execution = Execution(trainer, data, checkpoints, heard, stop)
                 execution.restore()
                 where = str(folder.path) if folder else ""
@@ -197,7 +200,7 @@ class _Job:
                 progress = execution.run()
                 readouts = readouts_of(model, data, execution.heed) if data.test else {}
                 held_out = True if isinstance(data, TextSet) else None
-                more = bits_of(model, data)
+                more = bits_of(model, data) | trainer.results()
                 values = values_of(model, data.name, readouts, progress, folder, held_out=held_out, **more)
             if folder:
                 save_model(model, folder.model)

@@ -17,11 +17,15 @@ from layerline.base_run import BaseRun
 from layerline.blocks.architecture import Architecture
 from layerline.blocks.conv import Conv
 from layerline.blocks.cut import Cut, CutLayers
+from layerline.blocks.heads.ahead import ManHead
 from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
+from layerline.blocks.heads.text import SharedUnembeddingHead
 from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
+from layerline.schedules.timing import Sync, Timing
+from layerline.transport.boundary import Boundary, Plain
 
 
 class StreamRun(BaseRun):
@@ -44,6 +48,11 @@ class StreamRun(BaseRun):
     """The optimizer of every block and its head."""
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing of every loss (Szegedy et al., arXiv 1512.00567)."""
+    timing: Timing = Sync()
+    """Whether blocks wait for each other at every minibatch, or run freely with replay buffers between them."""
+    boundary: Boundary = Plain()
+    """How outputs travel to the next block, and wait in its replay buffer: as they are, rounded, or as indices of
+    codes."""
     max_steps: int | None = Field(default=None, ge=1)
     """Minibatches after which training ends, however many epochs were planned: for a quick try."""
 
@@ -56,11 +65,30 @@ class StreamRun(BaseRun):
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
+        self._refuse_dependence()
         return self
+
+    def _refuse_dependence(self) -> None:
+        """UsageError for what only blocks can do that depend on no later block."""
+        hint = "choose --reach 1"
+        free, one = not isinstance(self.timing, Sync), self.reach == 1
+        if free and not one:
+            raise UsageError("blocks can run freely only where no gradient goes back to them", hint=hint)
+        if free and isinstance(self.head, ManHead | SharedUnembeddingHead):
+            raise UsageError(
+                f"a block cannot run freely with a {self.head.kind} head, which follows the weights of a later block",
+                hint="choose another --head",
+            )
+        if not one and not isinstance(self.boundary, Plain):
+            raise UsageError("a gradient cannot go back through outputs that were rounded or coded", hint=hint)
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        return {"timing": self.timing.settled}
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"reach": self.reach, "microbatches": self.microbatches}
+        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind}
 
     @property
     def reads_text(self) -> bool:

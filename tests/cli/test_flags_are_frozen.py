@@ -128,6 +128,18 @@ _STREAM_SETTINGS = """
     --beta2 --optimizer.beta2
     --eps --optimizer.eps
     --smoothing
+    --timing
+    --buffer --timing.buffer
+    --max-reuse --timing.max-reuse
+    --slowdowns --timing.slowdowns
+    --pace --timing.pace
+    --order-file --timing.order-file
+    --order-sha256 --timing.order-sha256
+    --boundary
+    --dims --boundary.dims
+    --codes --boundary.codes
+    --decay --boundary.decay
+    --refresh --boundary.refresh
     --max-steps
 """.split()  # noqa: SIM905, one line per setting
 

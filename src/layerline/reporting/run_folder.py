@@ -6,6 +6,7 @@
         metrics.csv     per epoch and block                         while training
         checkpoints/    the state to go on from                     while training (written by the runtime)
         tensorboard/    the same numbers for TensorBoard            while training, where asked for
+        order.npy       of blocks that run freely: who takes what     at the start
         slots/          of a run over nodes: what is finished       while training (written by the runtime)
         trace.json      of a run over nodes: what each did when     at the end
         gantt.svg       measured above planned                      at the end, where matplotlib is installed
@@ -92,6 +93,11 @@ class RunFolder:
     def model(self) -> Path:
         """Where the trained model goes."""
         return self.path / "model"
+
+    @property
+    def order(self) -> Path:
+        """The order of events of blocks that run freely."""
+        return self.path / "order.npy"
 
     def run(self) -> AnyRun:
         """The run, as it was resolved at the start."""

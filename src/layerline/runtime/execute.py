@@ -17,10 +17,12 @@ from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.model import Model
 from layerline.runtime.simultaneous import SimultaneousTrainer
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.free import FreeTrainer
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.trainer import Trainer
 from layerline.runtime.training import BaseTrainer
+from layerline.schedules.timing import Sync
 
 AnyTrainer = Trainer | StreamTrainer
 
@@ -28,7 +30,7 @@ AnyTrainer = Trainer | StreamTrainer
 def make_trainer(model: Model | StreamModel, data: AnySet) -> AnyTrainer:
     """The trainer of a model's family, and of its run's order."""
     if isinstance(model, StreamModel):
-        return StreamTrainer(model, data)
+        return (StreamTrainer if isinstance(model.run.timing, Sync) else FreeTrainer)(model, data)
     assert not isinstance(data, TextSet)
     kind = SimultaneousTrainer if model.run.order == "simultaneous" else ChapterTrainer
     return kind(model, data)

@@ -106,6 +106,10 @@ class BaseTrainer(ABC):
     def base_lr(self) -> float:
         """The learning rate before the schedule's factor, for messages."""
 
+    def results(self) -> dict[str, Any]:
+        """What `result.json` says besides of a training of this kind."""
+        return {}
+
     @property
     def device(self) -> torch.device:
         """Where it computes."""

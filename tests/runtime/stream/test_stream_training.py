@@ -185,3 +185,14 @@ def test_heads_of_later_layers_follow_them(tmp_path: Path) -> None:
     assert isinstance(head, SharedUnembedding)
     assert isinstance(last, Unembedding)
     assert torch.equal(head.shared, last.linear.weight)
+
+
+def test_the_blocks_of_a_language_model_run_freely(tmp_path: Path) -> None:
+    """At equal speeds to the same bits as in step, whatever crosses; with codes of windows [B, T, D], too."""
+    codes = {"boundary": {"kind": "vq", "dims": 4, "codes": 16}}
+    in_step, free = (
+        api.train(text_run(tmp_path, epochs=1, timing={"kind": kind}, **codes)).values for kind in ("sync", "async")
+    )
+    assert free["weights_sha256"] == in_step["weights_sha256"]
+    assert free["boundaries"] == in_step["boundaries"]
+    assert all(0 < entry["error"] < 1 for entry in free["boundaries"])

@@ -91,7 +91,7 @@ class StreamModel(Predictor):
             refuse_other_examples(self.encoder, raw)
         block = readout.block if readout else len(self.blocks) - 1
         device = next(self.parameters()).device
-        with predicting(self), torch.inference_mode(), self._autocast(device):
+        with predicting(self), torch.inference_mode(), self.autocast(device):
             return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
 
     forward = scores
@@ -124,7 +124,8 @@ class StreamModel(Predictor):
         scores: Tensor = x if head is None else head(x)
         return scores.float()
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The run's precision for forward passes of any module."""
         dtype = PRECISIONS[self.run.precision]
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
 

@@ -13,6 +13,7 @@ and adds up, is the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from layerline.data.text_set import AnySet, TextSet
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.model import PRECISIONS
 from layerline.runtime.seeding import generator
+from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.examples import stream_examples
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import Stage
@@ -51,6 +53,7 @@ class StreamTrainer(BaseTrainer):
             )
             for index, block in enumerate(model.blocks)
         ]
+        self.crossings = crossings(model, self.device)
         self.cursor = Cursor()
         self._losses = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
         self._right = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
@@ -92,7 +95,12 @@ class StreamTrainer(BaseTrainer):
         named = {"losses": self._losses, "right": self._right}
         for stage in self.stages:
             named |= {f"{stage.index}.{name}": tensor for name, tensor in stage.tensors().items()}
+        for crossing in self.crossings:
+            named |= {f"{crossing.index}.sent.{name}": tensor for name, tensor in crossing.sender.tensors().items()}
         return named
+
+    def results(self) -> dict[str, Any]:
+        return {"boundaries": [{"block": c.index + 1} | c.sender.facts() for c in self.crossings]}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
@@ -102,6 +110,8 @@ class StreamTrainer(BaseTrainer):
             raise RuntimeError(f"there is no minibatch {cursor}")
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+        for crossing in self.crossings:
+            crossing.resume({})
         self.cursor = cursor
 
     def _learn(self, indices_B: Tensor, epoch: int, batch: int) -> None:
@@ -111,6 +121,8 @@ class StreamTrainer(BaseTrainer):
             x = self.model.encoded(raw)
             for stage in stages:  # 1
                 x = stage.forward(part, x, self._seed(stage.index, epoch, batch, part))
+                if stage.index < len(self.crossings):
+                    x = self._cross(stage.index, x)
             gradients: list[Tensor] = []
             for stage in reversed(stages):  # 2
                 gradients, record = stage.backward(part, labels, gradients, len(indices) / len(indices_B))
@@ -121,6 +133,13 @@ class StreamTrainer(BaseTrainer):
         for stage in stages:  # 3
             stage.update(lr)
         self.model.follow()
+
+    def _cross(self, index: int, h: Tensor) -> Tensor:
+        """What the block after block `index` gets of its outputs."""
+        crossing = self.crossings[index]
+        parcel = crossing.send(h)
+        crossing.keep([parcel])
+        return crossing.open(parcel)
 
     def _seed(self, *names: int) -> int:
         """Of what modules draw in one forward pass."""

@@ -1,0 +1,63 @@
+"""Both ends of every boundary, in one process: what a block puts out, and what the next one gets of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from layerline.blocks.cost import layer_costs
+from layerline.runtime.model import PRECISIONS
+from layerline.runtime.seeding import generator
+from layerline.runtime.stream.model import StreamModel
+from layerline.transport.boundary import Parcel, QuantisingReceiver, QuantisingSender, Receiver, Sender
+
+
+class Crossing:
+    """From block `index` to the next."""
+
+    def __init__(self, index: int, sender: Sender, receiver: Receiver, channels_last: bool) -> None:
+        self.index, self.sender, self.receiver = index, sender, receiver
+        self._channels_last = channels_last
+
+    def send(self, h: Tensor, learn: bool = True) -> Parcel:
+        """Outputs, coded and arrived, as they wait for the next block."""
+        return self.receiver.accept(self.sender.encode(h, learn))
+
+    def open(self, parcel: Parcel) -> Tensor:
+        """What the next block learns from; in the layout that its convolutions are fast in."""
+        h = self.receiver.decode(parcel)
+        return h.contiguous(memory_format=torch.channels_last) if self._channels_last and h.ndim == 4 else h
+
+    def versions(self) -> dict[str, Tensor]:
+        """The versions of shared codes that are still needed, by number."""
+        held = self.receiver.versions if isinstance(self.receiver, QuantisingReceiver) else {}
+        return {str(version): codes for version, codes in held.items()}
+
+    def resume(self, older: dict[str, Tensor]) -> None:
+        """After the sender has got its state back: the versions that are still needed, and the latest."""
+        if isinstance(self.sender, QuantisingSender) and isinstance(self.receiver, QuantisingReceiver):
+            book = self.sender.book
+            self.receiver.versions = {int(version): codes for version, codes in older.items()}
+            if book.version:
+                self.receiver.versions[int(book.version)] = book.codes_GKD.clone()
+
+    def keep(self, parcels: Iterable[Parcel]) -> None:
+        """Nothing but these, and what comes, will be opened from now on."""
+        self.receiver.keep(parcels)
+
+
+def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
+    """One for every block but the last. UsageError where the run's boundary does not fit a block's outputs."""
+    run, encoder = model.run, model.encoder
+    costs = layer_costs(list(model.blocks), encoder.input_shape, encoder.dtype)
+    made = []
+    for index, cost in enumerate(costs[:-1]):
+
+        def draw(version: int, index: int = index) -> torch.Generator:
+            return generator(run.seed, "codes", index, version)
+
+        ends = run.boundary.ends(cost.output_shape, PRECISIONS[run.precision], draw, device)
+        made.append(Crossing(index, *ends, channels_last=encoder.images))
+    return made

@@ -1,0 +1,114 @@
+"""The order of events of a free run: what is recorded, and what a run is done again from.
+
+    order.npy     int32 [events, 2]: block, and the minibatch it used, both from 0
+
+A block's n-th line is its n-th step. The minibatch is named by the step of the block below that made it (for the first
+block, by its number in the data). Lines of different blocks may change places, as long as a minibatch is made before it
+is used: no clock is in it, so it does not matter who recorded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerline.errors import UsageError
+from layerline.files import replacing
+
+
+@dataclass(frozen=True)
+class Order:
+    """The events of `blocks` blocks which learn in `steps` steps each, and pass on what they take after that."""
+
+    events: NDArray[np.int32]
+    blocks: int
+    steps: int
+
+    @staticmethod
+    def of(events: Sequence[tuple[int, int]], blocks: int, steps: int) -> Order:
+        """From a list of (block, minibatch)."""
+        return Order(np.array(events, dtype=np.int32).reshape(-1, 2), blocks, steps)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def number(self) -> NDArray[np.int64]:
+        """Of each event, the number of its block's step, from 0. [events]"""
+        numbers = np.zeros(len(self), dtype=np.int64)
+        for block in range(self.blocks):
+            mine = np.flatnonzero(self.events[:, 0] == block)
+            numbers[mine] = np.arange(len(mine))
+        return numbers
+
+    def check(self, source: str) -> None:
+        """UsageError, naming `source`, if no blocks could have done this."""
+        made = [0] * self.blocks
+        for at, (block, minibatch) in enumerate(self.events.tolist()):
+            if not 0 <= block < self.blocks:
+                raise _impossible(source, at, f"there is no block {block}, the network has {self.blocks}, from 0")
+            if block == 0 and minibatch != made[0]:
+                raise _impossible(source, at, f"the first block reads minibatch {minibatch} after {made[0] - 1}")
+            if block and not 0 <= minibatch < made[block - 1]:
+                raise _impossible(source, at, f"block {block} uses a minibatch that is not made yet: {minibatch}")
+            made[block] += 1
+        if min(made) < self.steps:
+            short = made.index(min(made))
+            raise UsageError(
+                f"{source}: block {short} has {made[short]} of the {self.steps} steps of this run",
+                hint="choose the --epochs and --batch-size that it was recorded with",
+            )
+
+    def write(self, path: Path) -> None:
+        """Write it whole; LayerlineError where that is not possible."""
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.save(file, self.events, allow_pickle=False)
+
+    @staticmethod
+    def read(path: Path, blocks: int, steps: int) -> Order:
+        """What was recorded. UsageError where it is no order, or not of this run."""
+        try:
+            events = np.load(path, allow_pickle=False)
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+        except (ValueError, EOFError) as error:
+            raise UsageError(f"{path} is no order of events: {error}") from None
+        if not isinstance(events, np.ndarray) or events.dtype != np.int32 or events.ndim != 2 or events.shape[1] != 2:
+            raise UsageError(f"{path} is no order of events: it should be int32 of shape [events, 2]")
+        order = Order(events, blocks, steps)
+        order.check(str(path))
+        return order
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What becomes of the events of an order, looked at from its end."""
+
+    counts: NDArray[np.bool_]
+    """Whether the event learns, or makes what is used later. The others can be left out."""
+    wanted: NDArray[np.bool_]
+    """Whether what it makes is used later."""
+    last: NDArray[np.bool_]
+    """Whether it is the last to use its minibatch."""
+
+    @staticmethod
+    def of(order: Order) -> Uses:
+        counts, wanted, last = (np.zeros(len(order), dtype=np.bool_) for _ in range(3))
+        used: set[tuple[int, int]] = set()
+        numbers = order.number.tolist()
+        for at in range(len(order) - 1, -1, -1):
+            block, minibatch = order.events[at].tolist()
+            wanted[at] = (block, numbers[at]) in used
+            counts[at] = wanted[at] or numbers[at] < order.steps
+            if counts[at] and block:
+                last[at] = (block - 1, minibatch) not in used
+                used.add((block - 1, minibatch))
+        return Uses(counts, wanted, last)
+
+
+def _impossible(source: str, at: int, what: str) -> UsageError:
+    return UsageError(f"{source}: event {at} cannot be: {what}", hint="record it again: --timing async")

@@ -1,0 +1,158 @@
+"""Online vector quantisation: outputs as indices of codes that follow them while they change (DGL, arXiv 2106.06401).
+
+    1 groups     the C channels of every position in G = C / D groups of D         x  [N, G, D]
+    2 assign     the nearest of a group's K codes: argmax x·c − ½|c|²              index [N, G]
+    3 send       indices only, log2 K bits each             32·D / log2 K times less than float32
+    4 follow     count ← γ·count + (1−γ)·n,  sum ← γ·sum + (1−γ)·Σx,  code = sum / count;  the sender alone
+
+Problem: the receiver cannot follow, since it does not see x; and a minibatch in a replay buffer must be decoded with
+the codes that coded it. Solution: codes have versions. The sender follows with every minibatch, but codes with the last
+version that it published, every `refresh` minibatches; a new version travels once, with the first minibatch that it
+codes. The receiver keeps a version as long as it holds something coded with it.
+
+Counts are smoothed (Laplace, van den Oord et al., arXiv 1711.00937), so that an unused code does not divide by zero.
+Where a version is published, codes that next to nothing was nearest to are put on vectors of the minibatch at hand,
+drawn by a generator of that version's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+EPS = 1e-5
+_DEAD = 0.05
+"""A code nearest to less than this part of an equal share of the vectors is dead."""
+_CHUNK = 1 << 20
+"""Scores of one product: 4 MB, small enough for caches."""
+_FOLLOWED = 32
+"""Vectors a code that a minibatch's statistics are taken from; more would cost as much as the assignment."""
+
+
+def grouped(h: Tensor, dims: int) -> Tensor:
+    """Outputs [B, C, H, W], [B, T, C] or [B, C] as float32 vectors [N, G, dims], N positions in reading order."""
+    positions = h.movedim(1, -1) if h.ndim == 4 else h
+    return positions.reshape(-1, h.shape[1 if h.ndim == 4 else -1] // dims, dims).float()
+
+
+def ungrouped(x_NGD: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Back to outputs of `shape`; images in channels-last layout."""
+    if len(shape) == 4:
+        batch, channels, height, width = shape
+        return x_NGD.reshape(batch, height, width, channels).movedim(-1, 1)
+    return x_NGD.reshape(shape)
+
+
+def nearest(x_NGD: Tensor, codes_GKD: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of the nearest code, int64 [N, G], and the sum of |x|² − |distance|², float64 []."""
+    half = codes_GKD.square().sum(2)[:, None] / 2
+    rows = max(1, _CHUNK // (codes_GKD.shape[0] * codes_GKD.shape[1]))
+    indices, nearness = [], torch.zeros((), dtype=torch.float64, device=x_NGD.device)
+    for part in x_NGD.split(rows):
+        best, index = torch.baddbmm(half, part.transpose(0, 1), codes_GKD.transpose(1, 2), beta=-1).max(2)
+        indices.append(index.T)
+        nearness += 2 * best.sum()
+    return torch.cat(indices), nearness
+
+
+def chosen(codes_GKD: Tensor, indices_NG: Tensor) -> Tensor:
+    """The codes of these indices, [N, G, D]."""
+    groups, entries, dims = codes_GKD.shape
+    first = torch.arange(groups, device=indices_NG.device) * entries
+    return codes_GKD.reshape(-1, dims)[indices_NG + first]
+
+
+@dataclass
+class Codebook:
+    """What the sender keeps: running counts and sums, and the version that it codes with. Changed in place."""
+
+    decay: float
+    draw: Callable[[int], Generator]
+    """The generator of everything drawn for a version."""
+    count_GK: Tensor
+    sum_GKD: Tensor
+    codes_GKD: Tensor
+    version: Tensor
+    """int64 []; 0 before the first minibatch."""
+    age: Tensor
+    """int64 []: minibatches coded with this version."""
+
+    @staticmethod
+    def empty(
+        groups: int, entries: int, dims: int, decay: float, draw: Callable[[int], Generator], device: torch.device
+    ) -> Codebook:
+        """Before the first minibatch, from whose vectors the first codes are drawn."""
+        zeros = torch.zeros(groups, entries, dims, device=device)
+        version, age = (torch.zeros((), dtype=torch.int64) for _ in range(2))
+        return Codebook(decay, draw, zeros[:, :, 0].clone(), zeros.clone(), zeros, version, age)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs, by name."""
+        return {
+            "count": self.count_GK,
+            "sum": self.sum_GKD,
+            "codes": self.codes_GKD,
+            "version": self.version,
+            "age": self.age,
+        }
+
+    def publish(self, x_NGD: Tensor) -> None:
+        """A new version from what was followed so far; unused codes, at first all of them, go to vectors of `x`."""
+        self.version += 1
+        self.age.zero_()
+        total = self.count_GK.sum(1, keepdim=True)
+        smoothed = (self.count_GK + EPS) / (total + EPS * self.count_GK.shape[1]) * total
+        self.codes_GKD.copy_(self.sum_GKD / smoothed.clamp(min=EPS)[:, :, None])
+        dead = self.count_GK <= _DEAD * total / self.count_GK.shape[1]
+        drawn = self._vectors(x_NGD)
+        self.codes_GKD[dead] = drawn[dead]
+        self.count_GK.copy_(torch.where(dead, (total / self.count_GK.shape[1]).clamp(min=1), self.count_GK))
+        self.sum_GKD[dead] = (drawn * self.count_GK[:, :, None])[dead]
+
+    def follow(self, x_NGD: Tensor, indices_NG: Tensor) -> None:
+        """4: move the running counts and sums towards this minibatch; of many vectors, some stand for all."""
+        entries = self.count_GK.shape[1]
+        if len(x_NGD) > _FOLLOWED * entries:  # the distance is no whole number, so it falls on every column of an image
+            spread = torch.linspace(0, len(x_NGD) - 1, _FOLLOWED * entries, dtype=torch.float64).long()
+            x_NGD, indices_NG = (all_N[spread.to(x_NGD.device)] for all_N in (x_NGD, indices_NG))
+        indices_GN = indices_NG.T
+        hits_GNK = torch.zeros(*indices_GN.shape, entries, device=x_NGD.device)
+        hits_GNK.scatter_(2, indices_GN[:, :, None], 1.0)
+        self.count_GK.lerp_(hits_GNK.sum(1), 1 - self.decay)
+        self.sum_GKD.lerp_(torch.bmm(hits_GNK.transpose(1, 2), x_NGD.transpose(0, 1)), 1 - self.decay)
+        self.age += 1
+
+    def _vectors(self, x_NGD: Tensor) -> Tensor:
+        """As many vectors of each group as it has codes, drawn for this version. [G, K, D]"""
+        groups, entries = self.count_GK.shape
+        rows = torch.randint(len(x_NGD), (entries, groups), generator=self.draw(int(self.version))).to(x_NGD.device)
+        return x_NGD.gather(0, rows[:, :, None].expand(-1, -1, x_NGD.shape[2])).transpose(0, 1)
+
+
+def bits(entries: int) -> int:
+    """Bits an index takes when it travels: a power of two, so that indices fill bytes."""
+    needed = max(1, (entries - 1).bit_length())
+    return 1 << (needed - 1).bit_length()
+
+
+def pack(indices: Tensor, width: int) -> Tensor:
+    """Indices of `width` bits (1, 2, 4, 8: in uint8, several a byte; 16: in int16), flat."""
+    if width == 16:
+        return indices.flatten().to(torch.int16)
+    each, flat = 8 // width, indices.flatten().to(torch.uint8)
+    padded = torch.cat((flat, flat.new_zeros(-len(flat) % each))).view(-1, each)
+    packed = padded[:, 0]
+    for place in range(1, each):
+        packed = packed | padded[:, place] << (place * width)
+    return packed
+
+
+def unpack(packed: Tensor, width: int, count: int) -> Tensor:
+    """`count` indices, int64."""
+    if width == 16:
+        return packed.long()
+    shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)
+    return (packed[:, None] >> shifts & (2**width - 1)).flatten()[:count].long()
