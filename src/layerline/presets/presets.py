@@ -175,6 +175,12 @@ PRESETS = (
         _STREAM_CIFAR,
     ),
     Preset(
+        "dgl-async-cifar10",
+        "the same with blocks that run freely, the third a fifth slower than the others",
+        "not measured yet",
+        _STREAM_CIFAR | {"timing": {"kind": "async", "buffer": 1, "slowdowns": [1.0, 1.0, 1.2, 1.0, 1.0]}},
+    ),
+    Preset(
         "interlocking-cifar10",
         "interlocking backprop on CIFAR-10: ResNet-20, every block trained by the loss one block ahead",
         "not measured yet",
