@@ -32,6 +32,7 @@ from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
 from layerline.stream_run import StreamRun
+from layerline.streamed import StreamJob, stream_job
 from layerline.team import Team, create_folder
 
 
@@ -186,7 +187,7 @@ def _prepare(
     data: Dataset | None,
     network: nn.Sequential | Sequence[nn.Module] | None,
     data_dir: str | Path | None,
-) -> _Job | PlanJob:
+) -> _Job | PlanJob | StreamJob:
     data = data or load_dataset(run.dataset, data_dir=data_dir)
     if run.validation:
         data = data.hold_out()
@@ -202,13 +203,12 @@ def _prepare(
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
 
 
-def _prepare_stream(run: StreamRun, data: Dataset, own_network: bool, device: torch.device) -> _Job:
+def _prepare_stream(run: StreamRun, data: Dataset, own_network: bool, device: torch.device) -> _Job | StreamJob:
     if own_network:
         raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
-    if run.is_planned:
-        raise UsageError("a stream is trained by one node so far", hint="leave out --nodes")
     with compute_threads(run):
-        return _Job(make_trainer(build_stream_model(run, data).to(device), data), data)
+        model = build_stream_model(run, data).to(device)
+        return stream_job(run, model, data) if run.is_planned else _Job(make_trainer(model, data), data)
 
 
 def _resolve(run: AnyRun, data: Dataset | None, own_network: bool) -> AnyRun:

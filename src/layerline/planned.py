@@ -146,13 +146,13 @@ class PlanJob:
                 hear = _posting(_both(standings.hear, heard), board, pipeline)
                 pipeline.work(hear, stop, post, sitting=sitting, done_elsewhere=done_elsewhere)
                 for node in mine:
-                    _tell(board, node, pipeline.slots.told(node))
+                    tell(board, node, pipeline.slots.told(node))
                 if member.rank:
                     board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)  # its last slot may take long
                     pipeline.tidy()
                     raise Elsewhere("this process has done its part; rank 0 has the result")
                 model = pipeline.model(post)
-                measured = Measured({node: _told(board, node) for node in range(self.plan.nodes)})
+                measured = Measured({node: told(board, node) for node in range(self.plan.nodes)})
                 board.post("home", True)
                 pipeline.tidy()
             return self._finish(pipeline, model, measured, folder, heard, stop, forecast)
@@ -221,19 +221,19 @@ def _posting(heard: Listener, board: Board, pipeline: Pipeline) -> Listener:
     return hear
 
 
-def _tell(board: Board, node: int, facts: list[dict[str, Any]]) -> None:
+def tell(board: Board, node: int, facts: list[dict[str, Any]], what: str = "told") -> None:
     """All that a node noted, in pieces: a store refuses values of several megabytes."""
     pieces = [facts[at : at + _PIECE] for at in range(0, len(facts), _PIECE)]
     for number, piece in enumerate(pieces):
-        board.post(f"told {node} {number}", piece)
-    board.post(f"told {node}", len(pieces))
+        board.post(f"{what} {node} {number}", piece)
+    board.post(f"{what} {node}", len(pieces))
 
 
-def _told(board: Board, node: int) -> list[dict[str, Any]]:
+def told(board: Board, node: int, what: str = "told") -> list[dict[str, Any]]:
     """All that a node noted, once it has told it."""
     who = [f"node {node}"]
-    (pieces,) = board.wait([f"told {node}"], who)
-    return [each for number in range(pieces) for each in board.wait([f"told {node} {number}"], who)[0]]
+    (pieces,) = board.wait([f"{what} {node}"], who)
+    return [each for number in range(pieces) for each in board.wait([f"{what} {node} {number}"], who)[0]]
 
 
 def _durable(plan: Plan) -> list[list[int]]:

@@ -21,6 +21,7 @@ from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
+from layerline.schedules.work import check_speeds
 
 
 class StreamRun(BaseRun):
@@ -53,6 +54,7 @@ class StreamRun(BaseRun):
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
+        check_speeds(self.speeds, self.nodes)
         return self
 
     @property

@@ -17,6 +17,7 @@ from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
+from layerline.streamed import StreamJob
 
 
 class Job(Protocol):
@@ -41,7 +42,7 @@ class Team:
     def check(self, job: Job, own: bool, has_folder: bool) -> None:
         """UsageError where several processes cannot carry it out. `own`: with data or modules handed in from Python."""
         member = Membership.of_environment()
-        if member and isinstance(job, PlanJob):
+        if member and isinstance(job, PlanJob | StreamJob):
             placement(job.plan, member.world)
             if not has_folder:
                 raise UsageError(
@@ -49,7 +50,7 @@ class Team:
                 )
         if self.processes == 1 or member:
             return
-        if not isinstance(job, PlanJob):
+        if not isinstance(job, PlanJob | StreamJob):
             raise UsageError(
                 f"{self.processes} processes need nodes to carry out",
                 hint="choose --schedule and --nodes, or one process",
@@ -73,17 +74,20 @@ class Team:
         data_dir: str | Path | None,
     ) -> Outcome:
         """Train: in this process, or by starting others."""
-        if self.processes == 1 or Membership.of_environment() or not isinstance(job, PlanJob):
+        if self.processes == 1 or Membership.of_environment() or not isinstance(job, PlanJob | StreamJob):
             return job.carry_out(folder, listener, stop, tensorboard)
         assert folder
         words = ["resume", str(folder.path)]
         words += ["--data-dir", str(data_dir)] if data_dir else []
         words += ["--tensorboard"] if tensorboard else []
         words += [] if self.show else ["--quiet"]
-        launch(words, self.processes, folder.path, restarts=self.restarts)
+        kept = "last checkpoint" if isinstance(job, StreamJob) else "finished slots"
+        launch(words, self.processes, folder.path, restarts=self.restarts, kept=kept)
         values = folder.result()
         if values is None:
             raise CheckpointError(f"the workers ended, but left no result in {folder.path}")
+        if isinstance(job, StreamJob):
+            return load_model(folder.path), values, job.rows(folder)
         identity = {"run": job.run.digest(), "data": job.data.digest(), "plan": job.plan.digest()}
         rows = Measured.of(Slots(folder.path / "slots", identity), job.plan.nodes).rows()
         return load_model(folder.path, job.blocks), values, rows

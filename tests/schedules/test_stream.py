@@ -104,7 +104,7 @@ def streams(draw: st.DrawFn) -> Stream:
 @given(made=streams(), steps=st.integers(1, 6))
 @settings(max_examples=150, deadline=None)
 def test_every_plan_is_valid(made: Stream, steps: int) -> None:
-    validate_stream(made.plan(steps), made.reach)
+    validate_stream(made.plan(steps), made.reach, made.window)
 
 
 @given(made=streams(), capacity=st.sampled_from([0, 1]))
@@ -226,8 +226,7 @@ def costs(blocks: int, **changes: Any) -> StreamCosts:
 def test_the_steps_that_are_added_are_those_that_would_be_simulated(made: Stream, speeds: list[float]) -> None:
     world = World(bandwidth=50.0, latency=0.3, speeds=tuple(speeds[: made.nodes]))
     spent = costs(made.reach.blocks)
-    whole = made.plan(300)
-    long = simulate_stream(made, spent, world, 300, whole)
+    long = simulate_stream(made, spent, world, 300, at_least=300)
     assert simulate_stream(made, spent, world, 300).makespan == pytest.approx(long.makespan, rel=1e-6)
 
 

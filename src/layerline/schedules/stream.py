@@ -86,11 +86,11 @@ class Stream:
         """One step, in the order that all nodes follow."""
         return [*self._slots(), *(Mark(Action.UPDATE, block) for blocks in self.owned for block in blocks)]
 
-    def plan(self, steps: int) -> Plan:
-        """The plan of so many steps."""
+    def pattern(self) -> list[Step]:
+        """The rows of one step, in that order, with their inputs."""
         marks = self.order()
         place = {mark: at for at, mark in enumerate(marks)}
-        pattern = [
+        return [
             Step(
                 action=mark.action,
                 stage=mark.block,
@@ -100,8 +100,11 @@ class Stream:
             )
             for mark in marks
         ]
+
+    def plan(self, steps: int) -> Plan:
+        """The plan of so many steps."""
         work = Work(blocks=self.reach.blocks, chapters=steps, nodes=self.nodes)
-        return repeat(pattern, schedule=SCHEDULE, work=work, shards=self.microbatches)
+        return repeat(self.pattern(), schedule=SCHEDULE, work=work, shards=self.microbatches)
 
     def turns(self, node: int) -> bool:
         """Whether a node waits for leave of the next one, which sends it no gradients."""

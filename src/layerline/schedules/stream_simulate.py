@@ -12,7 +12,8 @@ its last backward, what the forward left; and what has arrived and was not used 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +73,29 @@ class StreamSimulation:
 
 
 def simulate_stream(
-    stream: Stream, costs: StreamCosts, world: World, steps: int, plan: Plan | None = None
+    stream: Stream,
+    costs: StreamCosts,
+    world: World,
+    steps: int,
+    *,
+    places: Sequence[int] = (),
+    measured: Floats | None = None,
+    at_least: int = 0,
 ) -> StreamSimulation:
-    """Carry a stream out in thought. `plan`: of the first steps, to be used as it is and not for more."""
-    count = min(steps, 4 * (stream.nodes + stream.window)) if plan is None else plan.chapters
+    """Carry a stream out in thought.
+
+    `places`: the process of every node, where some take turns; then everything is told of processes. `measured`:
+    seconds of each row of a step, where they are known. `at_least`: steps to simulate.
+    """
+    count = min(steps, max(at_least, 4 * (stream.nodes + stream.window)))
     while True:
-        some = stream.plan(count) if plan is None else plan
-        found, activations = _carried_out(some, stream, costs, world)
+        plan = stream.plan(count)
+        alone = row_seconds(plan, stream, costs) if measured is None else np.tile(measured, count)
+        if places:
+            plan = replace(plan, node=np.array(places, np.int32)[plan.node], nodes=max(places) + 1)
+        found, activations = _carried_out(plan, alone, costs, world)
         cycle = _cycle(found, stream.window)
-        if count >= steps or cycle or plan is not None:
+        if count >= steps or cycle:
             break
         count = min(steps, 2 * count)
     last = found.end.reshape(count, -1).max(1)
@@ -92,17 +107,15 @@ def simulate_stream(
     return StreamSimulation(found, steps, makespan, later / length, activations)
 
 
-def _carried_out(plan: Plan, stream: Stream, costs: StreamCosts, world: World) -> tuple[Simulation, Ints]:
+def _carried_out(plan: Plan, alone: Floats, costs: StreamCosts, world: World) -> tuple[Simulation, Ints]:
+    """`alone`: what each row takes on a node of speed 1."""
     sent = messages(plan)
-    alone = row_seconds(plan, stream, costs)
     seconds = alone / np.array(world.speeds)[plan.node] if world.speeds else alone
     size = _message_bytes(plan, sent, costs, world)
     start, end, leave, arrive = walk(plan, sent, seconds, size / world.bandwidth, world.latency)
     activations = _peak(plan, sent, costs, start, end, arrive)
     per_block = np.array([2 * w + m for w, m in zip(costs.weights, costs.moments, strict=True)])
-    owned = np.array([per_block[blocks.start : blocks.stop].sum() for blocks in stream.owned])
-    if len(owned) != plan.nodes:  # the nodes are processes here
-        owned = np.bincount(_places(plan), per_block, plan.nodes)
+    owned = np.bincount(_places(plan), per_block, plan.nodes)
     found = Simulation(
         plan=plan,
         messages=sent,

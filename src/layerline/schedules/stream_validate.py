@@ -17,13 +17,13 @@ from layerline.schedules.stream import WINDOW, loss_of, microbatch_of
 from layerline.schedules.validate import key_of, refuse, twice
 
 
-def validate_stream(plan: Plan, reach: Reach) -> None:
+def validate_stream(plan: Plan, reach: Reach, window: int = WINDOW) -> None:
     """Raises LayerlineError naming the first row that breaks a rule."""
     _rows(plan, reach)
     _edges(plan)
     _complete(plan, reach)
     _forward_in_time(plan)
-    _bounded(plan)
+    _bounded(plan, window)
 
 
 def _rows(plan: Plan, reach: Reach) -> None:
@@ -100,7 +100,7 @@ def _forward_in_time(plan: Plan) -> None:
     refuse(plan, back, "comes after a later step on its node", order[1:])
 
 
-def _bounded(plan: Plan) -> None:
+def _bounded(plan: Plan, window: int) -> None:
     """5."""
     up = (plan.carries == Carries.OUTPUTS) & (plan.node[plan.source] < plan.node[plan.target])
     down = plan.node[plan.source] > plan.node[plan.target]
@@ -110,5 +110,5 @@ def _bounded(plan: Plan) -> None:
     silent[heard.any(1)] = heard.argmax(1)[heard.any(1)]  # steps before it hears for the first time
     gaps = ~heard & (np.arange(plan.chapters) >= silent[:, None])
     refuse(plan, up & gaps[plan.node[plan.source], plan.chapter[plan.source]], "has nobody to wait for", plan.source)
-    never = up & (silent[plan.node[plan.source]] >= plan.chapters) & (plan.chapters > WINDOW)
+    never = up & (silent[plan.node[plan.source]] >= plan.chapters) & (plan.chapters > window)
     refuse(plan, never, "is of a node that may run ahead for ever", plan.source)

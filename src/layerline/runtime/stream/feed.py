@@ -1,0 +1,79 @@
+"""What every node of a stream knows of its minibatches without being told: order, parts, labels, seeds, rates.
+
+All of it is a function of the seed and the number of the step, so none of it travels. Only the node with the first
+block looks at the examples themselves.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from layerline.data.dataset import Dataset
+from layerline.runtime.seeding import generator
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.training_set import TrainingSet
+
+
+class Feed:
+    """The minibatches of a run by step, counted from 0 over all epochs."""
+
+    def __init__(self, model: StreamModel, data: Dataset) -> None:
+        self._model, self.run = model, model.run
+        self._set = TrainingSet(data.train, self.run.augment, self.run.seed, next(model.parameters()).device)
+        self.batches = -(-len(self._set) // self.run.batch_size)
+        self._epoch = -1
+        self._order: Tensor
+        self._augmentation: Tensor | None
+        self._step = -1
+        self._parts: tuple[Tensor, ...]
+
+    @property
+    def steps(self) -> int:
+        """Minibatches of the whole run."""
+        return min(self.run.epochs * self.batches, self.run.max_steps or self.run.epochs * self.batches)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Epoch and minibatch, from 0."""
+        return divmod(step, self.batches)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether it is the last step of an epoch, or of the run."""
+        return (step + 1) % self.batches == 0 or step + 1 == self.steps
+
+    def examples(self, step: int) -> int:
+        """Examples of its epoch up to a step, itself included."""
+        return min((step % self.batches + 1) * self.run.batch_size, len(self._set))
+
+    def parts(self, step: int) -> tuple[Tensor, ...]:
+        """The examples of each microbatch by number; a small minibatch may have fewer microbatches."""
+        if step != self._step:
+            epoch, batch = self.place(step)
+            if epoch != self._epoch:
+                self._order, self._augmentation = self._set.order(epoch), self._set.augmentation(epoch)
+                self._epoch = epoch
+            begin = batch * self.run.batch_size
+            self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.microbatches)
+            self._step = step
+        return self._parts
+
+    def share(self, step: int, part: int) -> float:
+        """The fraction of the minibatch that a microbatch is."""
+        parts = self.parts(step)
+        return len(parts[part]) / sum(map(len, parts))
+
+    def inputs(self, step: int, part: int) -> Tensor:
+        """What the first block sees of a microbatch."""
+        return self._model.encoded(self._set.images(self.parts(step)[part], self._augmentation))
+
+    def labels(self, step: int, part: int) -> Tensor:
+        """The labels of a microbatch."""
+        return self._set.labels[self.parts(step)[part]]
+
+    def seed(self, block: int, step: int, part: int) -> int:
+        """Of what modules draw in a block's forward pass."""
+        return generator(self.run.seed, "module", block, *self.place(step), part).initial_seed()
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step's update."""
+        run, (epoch, batch) = self.run, self.place(step)
+        return run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs)
