@@ -206,6 +206,11 @@ class _Alone:
         for mine in self.nodes:
             self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < all_have])
 
+    def _tidy(self) -> None:
+        """When all nodes are done: nothing but the last cut is needed."""
+        for mine in self.nodes:
+            self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < self.feed.steps])
+
     def _told(self, stopped: Stopped) -> Stopped:
         if not self.stays:
             return Stopped("training was stopped; nothing was saved", exit_status=stopped.exit_status)
@@ -340,6 +345,7 @@ class _Member(_Alone):
             tell(self.board, number, [node.noted.to_dict()], "after")
         if self.member.rank:
             self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)
+            self._tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
         for number, blocks in enumerate(job.stream.owned):
             for block in blocks if self.places[number] else ():
@@ -351,6 +357,7 @@ class _Member(_Alone):
         noted = [Noted.from_dict(told(self.board, node, "after")[0]) for node in range(job.stream.nodes)]
         self._complete()
         self.board.post("home", True)
+        self._tidy()
         return noted
 
 
