@@ -69,7 +69,7 @@ def _edges(plan: Plan) -> None:
     weights = (made == Action.UPDATE) & forward & (up == 0) & (ago == 1)
     passed = backward & (up == -1) & part & (loss[target] == loss[source])
     gradients = (made == Action.BACKWARD) & now & (passed | (update & (up == 0)))
-    turn = (made == Action.UPDATE) & forward & (up == -1) & (ago > 0)
+    turn = (made == Action.FORWARD) & forward & (up == -1) & (ago > 0)
     allowed = {Carries.OUTPUTS: outputs, Carries.WEIGHTS: weights, Carries.GRADIENTS: gradients, Carries.TURN: turn}
     refuse(plan, ~np.isin(carries, list(allowed)), "has an input that no row of a stream takes", target)
     for kind, right in allowed.items():

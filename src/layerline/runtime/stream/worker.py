@@ -181,7 +181,7 @@ class StreamWorker:
             if carries == Carries.TURN and step + later >= self.feed.steps:
                 continue
             assert end is not None
-            tensors = {} if result is None else packed(result)
+            tensors = {} if result is None or carries == Carries.TURN else packed(result)
             if carries == Carries.OUTPUTS and self._microbatch(row) == 0:
                 tensors[_MARK] = torch.tensor([self._marks[_node(row)]], dtype=torch.uint8)
             end.send(self._key(row.number, carries, step), tensors, to)
@@ -212,7 +212,9 @@ class StreamWorker:
             node.noted.seconds = seconds + time.monotonic() - self._began
             node.noted.bytes = sent + sum(end.bytes_sent.values())
             if saving:
+                begin = time.monotonic()
                 self._save(number, step + 1)
+                self._began += time.monotonic() - begin  # which is no training
 
     def _take_turns(self, step: int) -> None:
         """What the next node still sends: leave to go on with steps that are not done now."""
