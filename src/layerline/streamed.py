@@ -156,7 +156,7 @@ class _Alone:
                     node.load(tensors)
                 except (KeyError, RuntimeError) as error:
                     raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
-            self.cuts.drop(number, [step for step in self.cuts.steps(number) if step != self.start])
+            self.cuts.keep_only(number, self.start)
             self.latest[number] = self.start
 
     def _begin(self, folder: RunFolder | None) -> None:

@@ -67,6 +67,13 @@ class Cuts:
             self._path(node, step, "json").unlink(missing_ok=True)
             self._path(node, step, "safetensors").unlink(missing_ok=True)
 
+    def keep_only(self, node: int, step: int) -> None:
+        """Delete all other parts of a node, and what a killed process left half written."""
+        for pattern in (f"*.node-{node + 1}.*", f".*.node-{node + 1}.*.part"):
+            for path in self.folder.glob(pattern):
+                if not path.name.startswith(f"{step:08d}."):
+                    path.unlink(missing_ok=True)
+
     def _path(self, node: int, step: int, kind: str) -> Path:
         return self.folder / f"{step:08d}.node-{node + 1}.{kind}"
 
