@@ -20,6 +20,7 @@ from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageErro
 from layerline.events import EpochDone, Event, Started
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.stage import Stage
 from layerline.runtime.stream.wire import packed, unpacked
 from layerline.stream_run import StreamRun
 from runtime.test_processes import end, start, workers
@@ -74,6 +75,24 @@ def test_nodes_end_with_the_bits_of_the_trainer(reach: int | str, microbatches: 
         assert over.rows == one.rows
         assert over.values["readouts"] == one.values["readouts"]
         assert over.values["bytes_sent"] > 0
+
+
+@pytest.mark.parametrize("microbatches", [2, 6])
+@pytest.mark.parametrize(("reach", "kept"), [(1, (1, 1, 1)), (2, (2, 2, 1)), ("all", (3, 2, 1))])
+def test_no_more_is_kept_than_the_nodes_up_to_the_loss_ask_for(
+    reach: int | str, kept: tuple[int, ...], microbatches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many microbatches: counted are forward passes whose graph a block holds, as they happen."""
+    most, forward = [0, 0, 0], Stage.forward
+
+    def counted(stage: Stage, part: int, x: torch.Tensor, seed: int) -> torch.Tensor:
+        h = forward(stage, part, x, seed)
+        most[stage.index] = max(most[stage.index], stage.pending)
+        return h
+
+    monkeypatch.setattr(Stage, "forward", counted)
+    api.train(run_of(reach=reach, microbatches=microbatches, nodes=3, epochs=1))
+    assert tuple(most) == tuple(min(each, microbatches) for each in kept)
 
 
 def test_bf16_and_a_minibatch_of_fewer_parts() -> None:

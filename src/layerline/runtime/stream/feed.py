@@ -6,12 +6,35 @@ block looks at the examples themselves.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from layerline.data.dataset import Dataset
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.training_set import TrainingSet
+from layerline.stream_run import StreamRun
+
+
+class _Examples:
+    """The training set of a stream: the order of an epoch, and any of its minibatches."""
+
+    def __init__(self, data: Dataset, run: StreamRun, device: torch.device) -> None:
+        self._set = TrainingSet(data.train, run.augment, run.seed, device)
+        self._augmentation: tuple[int, Tensor | None] = (-1, None)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def order(self, epoch: int) -> Tensor:
+        """The order of the examples in an epoch, [n] on the device."""
+        return self._set.order(epoch)
+
+    def take(self, indices_B: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Raw inputs and labels."""
+        if self._augmentation[0] != epoch:
+            self._augmentation = epoch, self._set.augmentation(epoch)
+        return self._set.images(indices_B, self._augmentation[1]), self._set.labels[indices_B]
 
 
 class Feed:
@@ -19,13 +42,12 @@ class Feed:
 
     def __init__(self, model: StreamModel, data: Dataset) -> None:
         self._model, self.run = model, model.run
-        self._set = TrainingSet(data.train, self.run.augment, self.run.seed, next(model.parameters()).device)
-        self.batches = -(-len(self._set) // self.run.batch_size)
-        self._epoch = -1
+        self._examples = _Examples(data, self.run, next(model.parameters()).device)
+        self.batches = -(-len(self._examples) // self.run.batch_size)
+        self._epoch, self._step = -1, -1
         self._order: Tensor
-        self._augmentation: Tensor | None
-        self._step = -1
         self._parts: tuple[Tensor, ...]
+        self._taken: tuple[tuple[int, int], tuple[Tensor, Tensor]] | None = None
 
     @property
     def steps(self) -> int:
@@ -42,18 +64,17 @@ class Feed:
 
     def examples(self, step: int) -> int:
         """Examples of its epoch up to a step, itself included."""
-        return min((step % self.batches + 1) * self.run.batch_size, len(self._set))
+        return min((step % self.batches + 1) * self.run.batch_size, len(self._examples))
 
     def parts(self, step: int) -> tuple[Tensor, ...]:
         """The examples of each microbatch by number; a small minibatch may have fewer microbatches."""
         if step != self._step:
             epoch, batch = self.place(step)
             if epoch != self._epoch:
-                self._order, self._augmentation = self._set.order(epoch), self._set.augmentation(epoch)
-                self._epoch = epoch
+                self._epoch, self._order = epoch, self._examples.order(epoch)
             begin = batch * self.run.batch_size
-            self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.microbatches)
             self._step = step
+            self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.microbatches)
         return self._parts
 
     def share(self, step: int, part: int) -> float:
@@ -63,11 +84,11 @@ class Feed:
 
     def inputs(self, step: int, part: int) -> Tensor:
         """What the first block sees of a microbatch."""
-        return self._model.encoded(self._set.images(self.parts(step)[part], self._augmentation))
+        return self._model.encoded(self._take(step, part)[0])
 
     def labels(self, step: int, part: int) -> Tensor:
         """The labels of a microbatch."""
-        return self._set.labels[self.parts(step)[part]]
+        return self._take(step, part)[1]
 
     def seed(self, block: int, step: int, part: int) -> int:
         """Of what modules draw in a block's forward pass."""
@@ -77,3 +98,10 @@ class Feed:
         """The learning rate of a step's update."""
         run, (epoch, batch) = self.run, self.place(step)
         return run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs)
+
+    def _take(self, step: int, part: int) -> tuple[Tensor, Tensor]:
+        """Raw inputs and labels of a microbatch; of the last one again for nothing."""
+        if self._taken is None or self._taken[0] != (step, part):
+            taken = self._examples.take(self.parts(step)[part], self.place(step)[0])
+            self._taken = (step, part), taken
+        return self._taken[1]
