@@ -84,7 +84,9 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
-        draw_gantt(planned.found.begin, arguments.gantt, planned.title)
+        drawn = planned.found.begin.plan.chapters
+        part = f" (the first {drawn:,} are drawn)" if drawn < steps else ""
+        draw_gantt(planned.found.begin, arguments.gantt, planned.title + part)
     if arguments.format == "json":
         print_json(as_json(planned, ways))
         return
