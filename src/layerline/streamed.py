@@ -1,41 +1,34 @@
 """A stream over nodes, from its plan to its result.
 
-alone      one process carries out all nodes
-member     this process carries out some nodes; rank 0 puts the result together
-launcher   this process starts the members, and reads what rank 0 left (see `team`)
+    alone      one process carries out all nodes
+    member     this process carries out some nodes; rank 0 puts the result together
+    launcher   this process starts the members, and reads what rank 0 left (see `team`)
+
+What the first two do is told in `stream_sitting`.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from layerline.data.dataset import Dataset
-from layerline.errors import CheckpointError, Elsewhere, Stopped, UsageError
-from layerline.events import EpochDone, Event, Listener, Row, Saved, Started
-from layerline.planned import LONGEST_SECONDS, SILENCE_SECONDS, Outcome, join_seconds, tell, told
+from layerline.errors import UsageError
+from layerline.events import Event, Listener, Row
+from layerline.planned import Outcome, join_seconds
 from layerline.reporting.run_folder import RunFolder
-from layerline.results import values_of
-from layerline.runtime.checkpoint import Progress
-from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.members import Board, Membership, placement
-from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import Cuts, newest
-from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.node import Noted, StreamNode, fill
+from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
-from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
+from layerline.runtime.stream.worker import Link
 from layerline.runtime.threads import compute_threads
 from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.plan import Plan
@@ -43,11 +36,7 @@ from layerline.schedules.stream import WINDOW, Stream
 from layerline.schedules.stream_simulate import simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.stream_run import StreamRun
-from layerline.transport.base import Transport
-from layerline.transport.in_process import InProcess
-from layerline.transport.message import Key
-from layerline.transport.process_group import ProcessGroup
-from layerline.transport.rendezvous import Facts, check_peers
+from layerline.stream_sitting import Alone, Member, in_order
 
 
 @dataclass(frozen=True)
@@ -75,290 +64,37 @@ class StreamJob:
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         with compute_threads(self.run):
             if not (member and folder):
-                with _place(folder) as path, folder.alone() if folder else nullcontext(), hears as heard:
-                    return _Alone(self, path, heard, stop).carry_out(folder)
+                with folder.alone() if folder else nullcontext(), hears as heard:
+                    return Alone(self, folder, heard, stop).carry_out()
             board = Board(member, join_seconds())
             with board.telling(), ExitStack() as stack:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                outcome = _Member(self, folder.checkpoints, heard, stop, member, board).carry_out(folder)
+                outcome = Member(self, folder, heard, stop, member, board).carry_out()
             board.leave()
             return outcome
 
+    def cuts(self, folder: RunFolder) -> Cuts:
+        """The run's cuts in its folder."""
+        identity = {"run": self.run.digest(), "data": self.data.digest(), "plan": self.plan.digest()}
+        return Cuts(folder.checkpoints, identity)
+
     def rows(self, folder: RunFolder) -> list[Row]:
         """The numbers of all epochs, as a finished run left them."""
-        cuts, device = _cuts(self, folder.checkpoints), next(self.model.parameters()).device
+        cuts, device = self.cuts(folder), next(self.model.parameters()).device
         step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
-        return _in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
+        return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
-
-class _Alone:
-    """All nodes in this process."""
-
-    world = 1
-
-    def __init__(self, job: StreamJob, folder: Path, heard: Listener, stop: Stop) -> None:
-        self.job, self.heard, self.stop = job, heard, stop
-        self.stays = bool(folder.name == "checkpoints")
-        self.cuts = _cuts(job, folder)
-        self.feed = Feed(job.model, job.data)
-        owned = job.stream.owned
-        self.nodes = {node: StreamNode(owned[node], job.model, self.feed) for node in self._mine()}
-        self.latest = dict.fromkeys(self.nodes, 0)
-        self._saved_at = time.monotonic()
-        self.start = 0
-
-    def carry_out(self, folder: RunFolder | None) -> Outcome:
-        """From the newest cut to the result."""
-        self._restore()
-        with self._transport() as transport:
-            self._begin(folder)
-            link = self._train(transport)
-            noted = self._bring_home(transport)
-        return self._finish(folder, noted, link)
-
-    # What several processes do otherwise -------------------------------------------------------------------------
-
-    def _mine(self) -> Sequence[int]:
-        return range(self.job.stream.nodes)
-
-    def _common(self) -> int:
-        """The newest cut that all nodes have."""
-        return newest([self.cuts.steps(node) for node in self.nodes])
-
-    def _saved(self, node: int) -> int:
-        """The latest cut of a node, and of nodes elsewhere, as far as it is known."""
-        return self.latest[node]
-
-    def _transport(self) -> Transport:
-        return InProcess(self.job.stream.nodes, codec=self.job.run.codec, timeout=LONGEST_SECONDS)
-
-    def _known(self) -> list[Noted]:
-        """What the nodes had noted before this sitting."""
-        return [node.noted for node in self.nodes.values()]
-
-    def _hear(self, event: Event) -> None:
-        self.heard(event)
-
-    def _bring_home(self, transport: Transport) -> list[Noted]:
-        """The finished blocks into the model; what all nodes noted."""
-        return self._known()
-
-    # What all do -------------------------------------------------------------------------------------------------
-
-    def _restore(self) -> None:
-        self.start = self._common()
-        for number, node in self.nodes.items():
-            if self.start:
-                tensors, node.noted = self.cuts.load(number, self.start, node.device)
-                try:
-                    node.load(tensors)
-                except (KeyError, RuntimeError) as error:
-                    raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
-            self.cuts.keep_only(number, self.start)
-            self.latest[number] = self.start
-
-    def _begin(self, folder: RunFolder | None) -> None:
-        run, feed = self.job.run, self.feed
-        where, rows = str(folder.path) if folder else "", _in_order(self._known())
-        self.heard(Started(run.preset, where, self.start, feed.steps, run.epochs, rows))
-
-    def _train(self, transport: Transport) -> Link:
-        self.job.model.train()
-        worker = StreamWorker(
-            self.job.stream,
-            self.nodes,
-            self.feed,
-            transport,
-            start=self.start,
-            decide=self._decide,
-            save=self._save,
-            stop=self.stop,
-        )
-        try:
-            for event in worker.work():
-                self._hear(event)
-                if isinstance(event, EpochDone):
-                    refuse_divergence(event.rows, self.job.run.optimizer.lr)
-        except Stopped as stopped:
-            raise self._told(stopped) from None
-        return worker.link
-
-    def _decide(self) -> int:
-        """The first node: what to do after the step that begins."""
-        if self.stop.exit_status is not None:
-            return self.stop.exit_status
-        due = time.monotonic() - self._saved_at >= self.job.run.checkpoint_seconds
-        return SAVE if due and self.stays else GO_ON
-
-    def _save(self, number: int, step: int) -> None:
-        """Keep a node's state; forget those that nobody will go on from any more."""
-        if not self.stays:
-            return
-        node = self.nodes[number]
-        path = self.cuts.save(number, step, node.tensors(), node.noted)
-        self.latest[number] = step
-        if number == 0:
-            self._saved_at = time.monotonic()
-            self.heard(Saved(str(path)))
-        all_have = min(self._saved(each) for each in range(self.job.stream.nodes))
-        for mine in self.nodes:
-            self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < all_have])
-
-    def _tidy(self) -> None:
-        """When all nodes are done: nothing but the last cut is needed."""
-        for mine in self.nodes:
-            self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < self.feed.steps])
-
-    def _told(self, stopped: Stopped) -> Stopped:
-        if not self.stays:
-            return Stopped("training was stopped; nothing was saved", exit_status=stopped.exit_status)
-        done = min(self.latest.values())
-        return Stopped(
-            f"training was stopped and saved after {done:,} of {self.feed.steps:,} minibatches",
-            exit_status=stopped.exit_status,
-            hint=f"go on with: layerline resume {self.cuts.folder.parent}",
-        )
-
-    def _heed(self) -> None:
-        if self.stop.exit_status is not None:
-            what = "training is finished; its evaluation was stopped"
-            hint = f"go on with: layerline resume {self.cuts.folder.parent}" if self.stays else None
-            raise Stopped(what, exit_status=self.stop.exit_status, hint=hint)
-
-    def _finish(self, folder: RunFolder | None, noted: Sequence[Noted], link: Link) -> Outcome:
-        job, rows = self.job, _in_order(noted)
-        progress = Progress(max(each.seconds for each in noted), rows)
-        more = measured(noted, self.world) | predicted(job, noted, self.world, self.feed.steps, link)
-        values = values_of(job.model, job.data, progress, folder, self._heed, **more)
-        if folder:
-            save_model(job.model, folder.model)
-            folder.write_result(values, rows)
-        return job.model, values, rows
-
-
-class _Member(_Alone):
-    """Some nodes in this process, others elsewhere."""
-
-    def __init__(
-        self, job: StreamJob, folder: Path, heard: Listener, stop: Stop, member: Membership, board: Board
-    ) -> None:
-        self.member, self.board, self.world = member, board, member.world
-        self.places = placement(job.plan, member.world)
-        self._waiting: dict[int, list[Row]] = {}
-        super().__init__(job, folder, heard, stop)
-
-    def _mine(self) -> Sequence[int]:
-        return [node for node, rank in enumerate(self.places) if rank == self.member.rank]
-
-    def _common(self) -> int:
-        job, member, board = self.job, self.member, self.board
-        facts = Facts.here(run=job.run.digest(), plan=job.plan.digest(), data=job.data.digest())
-        board.meet()
-        check_peers(
-            member.store(join_seconds()),
-            member.rank,
-            member.world,
-            facts,
-            generation=member.generation,
-            timeout=join_seconds(),
-        )
-        for node in self.nodes:
-            board.post(f"cuts {node}", self.cuts.steps(node))
-        return newest(self._from_all("cuts"))
-
-    def _from_all(self, what: str) -> list[Any]:
-        """What every node posted."""
-        nodes = range(self.job.stream.nodes)
-        who = [f"rank {self.places[node]}" for node in nodes]
-        return self.board.wait([f"{what} {node}" for node in nodes], who)
-
-    def _saved(self, node: int) -> int:
-        if node in self.nodes:
-            return self.latest[node]
-        step: int = self.board.look(f"saved {node}") or self.start
-        return step
-
-    def _save(self, number: int, step: int) -> None:
-        super()._save(number, step)
-        self.board.post(f"saved {number}", step)
-
-    def _transport(self) -> Transport:
-        nodes, home = range(self.job.stream.nodes), self.places.index(0)
-        links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
-        links |= {(node, home) for node in nodes if self.places[node] != 0}
-        return ProcessGroup(
-            self.member.store(join_seconds()),
-            self.member.rank,
-            self.places,
-            links,
-            plan=self.job.plan.digest(),
-            generation=self.member.generation,
-            codec=self.job.run.codec,
-            timeout=LONGEST_SECONDS,
-            join=join_seconds(),
-            silence=float(os.environ.get("LAYERLINE_SILENCE", SILENCE_SECONDS)),
-            host=self.member.host,
-        )
-
-    def carry_out(self, folder: RunFolder | None) -> Outcome:
-        self._restore()
-        with self._transport() as transport, self.board.telling(leave=False):
-            for number, node in self.nodes.items():
-                tell(self.board, number, [node.noted.to_dict()], "before")
-            self._begin(folder)
-            link = self._train(transport)
-            noted = self._bring_home(transport)
-        return self._finish(folder, noted, link)
-
-    def _known(self) -> list[Noted]:
-        if self.member.rank:
-            return super()._known()
-        return [Noted.from_dict(told(self.board, node, "before")[0]) for node in range(self.job.stream.nodes)]
-
-    def _hear(self, event: Event) -> None:
-        """Rank 0 hears of an epoch when all nodes have done it."""
-        if not isinstance(event, EpochDone):
-            self.heard(event)
-            return
-        self.board.post(f"epoch {event.epoch} {self.member.rank}", [vars(row) for row in event.rows])
-        if self.member.rank == 0:
-            self._waiting[event.epoch] = event.rows
-            self._complete()
-
-    def _complete(self) -> None:
-        """Tell of epochs that all have done."""
-        for epoch in sorted(self._waiting):
-            others = [self.board.look(f"epoch {epoch} {rank}") for rank in range(1, self.world)]
-            if any(each is None for each in others):
-                break
-            rows = self._waiting.pop(epoch) + [Row(**row) for each in others for row in each]
-            self.heard(EpochDone(epoch, rows))
-
-    def _bring_home(self, transport: Transport) -> list[Noted]:
-        """Blocks of other processes go to the first node of rank 0, and with them all that was noted."""
-        job, home = self.job, self.places.index(0)
-        for number, node in self.nodes.items():
-            for block in node.blocks if self.member.rank else ():
-                transport.at(number).send(_final(block, self.feed.steps), node.finished(block), home)
-            tell(self.board, number, [node.noted.to_dict()], "after")
-        if self.member.rank:
-            self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)
-            self._tidy()
-            raise Elsewhere("this process has done its part; rank 0 has the result")
-        for number, blocks in enumerate(job.stream.owned):
-            for block in blocks if self.places[number] else ():
-                tensors = transport.at(home).receive(_final(block, self.feed.steps), number)
-                try:
-                    fill(job.model, block, tensors)
-                except (KeyError, RuntimeError) as error:
-                    raise CheckpointError(f"node {number} sent another block {block + 1}: {error}") from None
-        noted = [Noted.from_dict(told(self.board, node, "after")[0]) for node in range(job.stream.nodes)]
-        self._complete()
-        self.board.post("home", True)
-        self._tidy()
-        return noted
+    def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
+        """For `result.json`: what the plan says of the time, with what its rows took on average."""
+        busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
+        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
+        bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
+        world = world_of(self.run, bandwidth, ONE_HOST.latency)
+        costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
+        found = simulate_stream(self.stream, costs, world, steps, places=places, measured=rows)
+        return {"predicted_seconds": round(found.makespan, 3), "predicted_from": "rows"}
 
 
 def stream_job(run: StreamRun, model: StreamModel, data: Dataset) -> StreamJob:
@@ -369,56 +105,6 @@ def stream_job(run: StreamRun, model: StreamModel, data: Dataset) -> StreamJob:
             hint="choose another --head, or leave out --nodes",
         )
     return StreamJob(run, model, data, stream_of(model))
-
-
-def measured(noted: Sequence[Noted], processes: int) -> dict[str, Any]:
-    """For `result.json`. Nodes that one process carries out take turns, so the whole is as many processes."""
-    seconds = max(each.seconds for each in noted)
-    busy = [sum(each.busy.values()) for each in noted]
-    return {
-        "processes": processes,
-        "utilisation": round(sum(busy) / (processes * seconds), 4) if seconds else 1.0,
-        "speedup": round(sum(busy) / seconds, 4) if seconds else 1.0,
-        "busy_seconds": [round(each, 3) for each in busy],
-        "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
-        "bytes_sent": sum(each.bytes for each in noted),
-    }
-
-
-def predicted(job: StreamJob, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
-    """What the plan says of the time, with what its rows took on average."""
-    busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
-    rows = np.array([busy.get(row, 0.0) / steps for row in range(len(job.stream.order()))])
-    bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
-    world = world_of(job.run, bandwidth, ONE_HOST.latency)
-    places = placement(job.plan, processes)
-    found = simulate_stream(job.stream, costs_of(job.model, Machine()), world, steps, places=places, measured=rows)
-    return {"predicted_seconds": round(found.makespan, 3), "predicted_from": "rows"}
-
-
-def _cuts(job: StreamJob, folder: Path) -> Cuts:
-    identity = {"run": job.run.digest(), "data": job.data.digest(), "plan": job.plan.digest()}
-    return Cuts(folder, identity)
-
-
-def _final(block: int, steps: int) -> Key:
-    """A finished block on its way home."""
-    return Key(block, "final", block, steps)
-
-
-def _in_order(noted: Sequence[Noted]) -> list[Row]:
-    """All rows, epoch by epoch. A sitting that ended may have left some nodes an epoch ahead."""
-    return sorted((row for each in noted for row in each.rows), key=lambda row: (row.epoch, int(row.block)))
-
-
-@contextmanager
-def _place(folder: RunFolder | None) -> Iterator[Path]:
-    """Where the cuts go: the run's folder, or nowhere."""
-    if folder:
-        yield folder.checkpoints
-        return
-    with TemporaryDirectory(prefix="layerline-") as path:
-        yield Path(path)
 
 
 def _mute(event: Event) -> None:
