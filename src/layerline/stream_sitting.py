@@ -66,7 +66,9 @@ class Alone:
 
     def _common(self) -> int:
         """The newest cut that all nodes have."""
-        return newest([self.cuts.steps(node) for node in self.nodes]) if self.cuts else 0
+        if not self.cuts:
+            return 0
+        return newest([self.cuts.steps(node) for node in self.nodes], max(map(self.cuts.whole, self.nodes)))
 
     def _saved(self, node: int) -> int:
         """The latest cut of a node, and of nodes elsewhere, as far as it is known."""
@@ -140,7 +142,8 @@ class Alone:
         if not self.cuts:
             return
         node = self.nodes[number]
-        path = self.cuts.save(number, step, node.tensors(), node.noted)
+        whole = min(self._saved(each) for each in range(self.job.stream.nodes))
+        path = self.cuts.save(number, step, node.tensors(), node.noted, whole)
         self.latest[number] = step
         if number == 0:
             self._saved_at = time.monotonic()
@@ -209,8 +212,9 @@ class Member(Alone):
             timeout=join_seconds(),
         )
         for node in self.nodes:
-            board.post(f"cuts {node}", self.cuts.steps(node) if self.cuts else [])
-        return newest(self._from_all("cuts"))
+            board.post(f"cuts {node}", [self.cuts.steps(node), self.cuts.whole(node)] if self.cuts else [[], 0])
+        steps, whole = zip(*self._from_all("cuts"), strict=True)
+        return newest(steps, max(whole))
 
     def _from_all(self, what: str) -> list[Any]:
         """What every node posted."""

@@ -199,8 +199,25 @@ def test_a_damaged_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_newest_step_that_all_have() -> None:
-    assert newest([[3, 9, 12], [9, 12], [3, 9]]) == 9
-    assert newest([[3], []]) == 0
+    assert newest([[3, 9, 12], [9, 12], [3, 9]], 3) == 9
+    assert newest([[3], []]) == 0, "killed while the first cut was made"
+    with pytest.raises(CheckpointError, match=r"after 9 steps, and the files of some are gone: node 2"):
+        newest([[9, 12], []], 9)
+
+
+def test_a_run_whose_files_are_elsewhere_does_not_start_anew(tmp_path: Path) -> None:
+    stop, run = Stop(), run_of(nodes=2, checkpoint_seconds=0.0)
+
+    def hear(event: Event) -> None:
+        stop.exit_status = 130 if isinstance(event, EpochDone) else None
+
+    with pytest.raises(Stopped):
+        api.train(run, out_dir=tmp_path / "run", listener=hear, stop=stop)
+    for path in (tmp_path / "run" / "checkpoints").glob("*.node-2.*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="the files of some are gone: node 2"):
+        api.resume(tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").glob("*.node-1.json"))
 
 
 def test_more_nodes_than_blocks_are_refused() -> None:

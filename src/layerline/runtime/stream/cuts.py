@@ -33,11 +33,14 @@ class Cuts:
     def __init__(self, folder: Path, identity: dict[str, str]) -> None:
         self.folder, self._whose = folder, {"format": FORMAT, **identity}
 
-    def save(self, node: int, step: int, tensors: dict[str, Tensor], noted: Noted) -> Path:
-        """A node's part of the cut after so many steps. On a full disk LayerlineError, and older ones stay good."""
+    def save(self, node: int, step: int, tensors: dict[str, Tensor], noted: Noted, whole: int) -> Path:
+        """A node's part of the cut after so many steps. On a full disk LayerlineError, and older ones stay good.
+
+        `whole`: the newest step that all nodes have a part of, as far as is known.
+        """
         path = self._path(node, step, "safetensors")
         write_tensors(path, tensors)
-        facts = self._whose | {"step": step, "sha256": sha256_of(path), "noted": noted.to_dict()}
+        facts = self._whose | {"step": step, "sha256": sha256_of(path), "noted": noted.to_dict(), "whole": whole}
         write_text(self._path(node, step, "json"), json.dumps(facts))
         return path
 
@@ -47,6 +50,10 @@ class Cuts:
         for step in found[:1]:
             self._facts(node, step)
         return found
+
+    def whole(self, node: int) -> int:
+        """The newest step that all nodes had a part of, by what this node knew last; 0: none."""
+        return max((int(self._facts(node, step)["whole"]) for step in self.steps(node)), default=0)
 
     def load(self, node: int, step: int, device: torch.device) -> tuple[dict[str, Tensor], Noted]:
         """A part. CheckpointError if it is damaged."""
@@ -81,7 +88,7 @@ class Cuts:
         path = self._path(node, step, "json")
         try:
             facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not {"sha256", "noted", *self._whose} <= set(facts):
+            if not {"sha256", "noted", "whole", *self._whose} <= set(facts):
                 raise ValueError("it is not complete")
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
@@ -99,6 +106,18 @@ class Cuts:
         return facts
 
 
-def newest(found: Sequence[Sequence[int]]) -> int:
-    """The latest step that all nodes have a part of; 0: none."""
-    return max(set.intersection(*(set(steps) for steps in found)), default=0)
+def newest(found: Sequence[Sequence[int]], whole: int = 0) -> int:
+    """The latest step that all nodes have a part of; 0: none.
+
+    CheckpointError where there was a `whole` cut before, and now parts of it are not here: starting anew would delete
+    the others.
+    """
+    step = max(set.intersection(*(set(steps) for steps in found)), default=0)
+    if step < whole:
+        missing = [str(node + 1) for node, steps in enumerate(found) if max(steps, default=0) < whole]
+        raise CheckpointError(
+            f"all nodes had saved themselves after {whole:,} steps, and the files of some are gone: node "
+            + ", ".join(missing or ["?"]),
+            hint="they lie where they were made: go on on the same machines, or start a new run",
+        )
+    return step
