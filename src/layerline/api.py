@@ -38,6 +38,7 @@ from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
+from layerline.streamed import stream_job
 from layerline.team import Job, Launch, Team, create_folder
 
 
@@ -222,7 +223,7 @@ def _prepare(
         data = data.hold_out()
     device = _device(run)
     if isinstance(run, StreamRun):
-        return _prepare_stream(run, data, network is not None, device)
+        return _prepare_stream(run, data, network is not None, device, team, data_dir)
     if isinstance(data, TextSet):
         raise UsageError(f"{data.name} is a text, which only a language model learns from", hint="train a transformer")
     if network is not None and not isinstance(run.network, Own):
@@ -246,13 +247,17 @@ def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequenc
     return plan_job(run, gather(run, join_seconds()), _blocks(network))
 
 
-def _prepare_stream(run: StreamRun, data: AnySet, own_network: bool, device: torch.device) -> _Job:
+def _prepare_stream(
+    run: StreamRun, data: AnySet, own_network: bool, device: torch.device, team: Team, data_dir: str | Path | None
+) -> Job:
     if own_network:
         raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
-    if run.is_planned:
-        raise UsageError("a stream is trained by one node so far", hint="leave out --nodes")
     with compute_threads(run):
-        return _Job(make_trainer(build_stream_model(run, data).to(device), data), data)
+        model = build_stream_model(run, data).to(device)
+        if not run.is_planned:
+            return _Job(make_trainer(model, data), data)
+        job = stream_job(run, model, data)
+        return Launch(run, team, data_dir, "last checkpoint", job.rows) if team.starts(run) else job
 
 
 def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:

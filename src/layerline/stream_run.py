@@ -25,6 +25,7 @@ from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
 from layerline.schedules.timing import Sync, Timing
+from layerline.schedules.work import check_speeds
 from layerline.transport.boundary import Boundary, Plain
 
 
@@ -66,6 +67,7 @@ class StreamRun(BaseRun):
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
         self._refuse_dependence()
+        check_speeds(self.speeds, self.nodes)
         return self
 
     def _refuse_dependence(self) -> None:

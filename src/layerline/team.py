@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from layerline.errors import CheckpointError, UsageError
-from layerline.events import Listener
+from layerline.events import Listener, Row
 from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
@@ -78,6 +79,10 @@ class Launch:
     run: AnyRun
     team: Team
     data_dir: str | Path | None
+    kept: str = "finished slots"
+    """What they go on from after one was lost."""
+    rows: Callable[[RunFolder], list[Row]] | None = None
+    """The numbers of all epochs, from the folder; None: from the finished slots."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Start them, and take their result from the folder."""
@@ -86,11 +91,13 @@ class Launch:
         words += ["--data-dir", str(self.data_dir)] if self.data_dir else []
         words += ["--tensorboard"] if tensorboard else []
         words += [] if self.team.show else ["--quiet"]
-        launch(words, self.team.processes, folder.path, restarts=self.team.restarts, stop=stop)
+        restarts = self.team.restarts
+        launch(words, self.team.processes, folder.path, restarts=restarts, stop=stop, kept=self.kept)
         values = folder.result()
         if values is None:
             raise CheckpointError(f"the workers ended, but left no result in {folder.path}")
-        return load_model(folder.path), values, Measured.of(Slots(folder.path / "slots", {}), self.run.nodes).rows()
+        rows = self.rows(folder) if self.rows else Measured.of(Slots(folder.path / "slots", {}), self.run.nodes).rows()
+        return load_model(folder.path), values, rows
 
 
 def create_folder(run: AnyRun, out_dir: Path) -> RunFolder:

@@ -158,3 +158,27 @@ def test_the_traffic_of_the_papers_network_is_as_computed() -> None:
     ratios = [chapter(links, number) / full for number in range(2)]
     assert all(0.25 < ratio < 0.2515 for ratio in ratios)  # the first message, too
     assert 0.5 < chapter([Outgoing(0, 1, Bf16()) for _ in PAPER], 0) / full < 0.501
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_of_a_stream_are_steps_from_zero(dtype: torch.dtype) -> None:
+    """A scale for each example, nothing remembered: the same activations twice are the same bytes."""
+    out, incoming = Outgoing(0, 1, Int8()), Incoming()
+    x = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for row in (7, 9):
+        message, kept = out.encode(Key(row, "activations", 0, row), {"12,4,1": x})
+        came = incoming.decode(message, lambda why: MessageRefused(why))["12,4,1"]
+        assert torch.equal(came, kept["12,4,1"])
+        assert came.dtype == dtype
+        largest = x.float().abs().flatten(1).amax(1)
+        off = (came.float() - x.float()).abs().flatten(1).amax(1)
+        assert (off <= largest / 127 * (0.5 if dtype == torch.float32 else 1.5)).all()
+        assert out.tensors() == incoming.tensors() == {}
+    assert message.payload.numel() < x.numel() * 4 / 2
+
+
+def test_gradients_of_a_stream_are_rounded() -> None:
+    gradient = {"3,1": torch.randn(2, 3)}
+    for codec, least in ((Fp32(), 24), (Bf16(), 16), (Int8(), 16)):
+        message, _ = Outgoing(0, 1, codec).encode(Key(0, "gradients", 0, 0), gradient)
+        assert message.payload.numel() == least

@@ -57,7 +57,7 @@ def print_plan(planned: Planned) -> None:
     """The grid, the totals, a line per node and per link, and what limits it."""
     found = planned.found
     plan = found.plan
-    console = _console()
+    console = console_of()
     console.print(
         f"[bold]{planned.title}[/]  ({plan.slots:,} slots, {len(plan):,} rows, {len(found.messages):,} messages)"
     )
@@ -83,9 +83,9 @@ def print_plan(planned: Planned) -> None:
 def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
     """Every way in a table, then which to choose."""
     plan = planned.found.plan
-    console = _console()
+    console = console_of()
     console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_chapters(plan)}[/]")
-    table = _table("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
+    table = table_of("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
     for way in ways:
         numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
         table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")
@@ -153,8 +153,8 @@ def _each(seconds: Sequence[float]) -> str:
 
 
 def _print_nodes(console: Console, found: Simulation) -> None:
-    table = _table("", "utilisation", "busy", "idle", "peak memory")
-    for node in _some(range(found.plan.nodes), _MOST_NODES):
+    table = table_of("", "utilisation", "busy", "idle", "peak memory")
+    for node in some(range(found.plan.nodes), _MOST_NODES):
         if node is None:
             table.add_row("…", "", "", "", "")
             continue
@@ -174,8 +174,8 @@ def _print_links(console: Console, found: Simulation) -> None:
     links = found.link_bytes()
     if not links:
         return
-    table = _table("link", "bytes", "a chapter")
-    for link in _some(list(links), _MOST_LINKS):
+    table = table_of("link", "bytes", "a chapter")
+    for link in some(list(links), _MOST_LINKS):
         if link is None:
             table.add_row("…", "", "")
         else:
@@ -184,13 +184,14 @@ def _print_links(console: Console, found: Simulation) -> None:
     console.print(table)
 
 
-def _console() -> Console:
+def console_of() -> Console:
     """As wide as the terminal; where there is none, wide enough for the tables."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def _table(first: str, *others: str) -> Table:
+def table_of(first: str, *others: str) -> Table:
+    """An empty table: a column of words, then columns of numbers."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(first)
     for name in others:
@@ -198,7 +199,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _some(items: Sequence[T], most: int) -> list[T | None]:
+def some(items: Sequence[T], most: int) -> list[T | None]:
     """All, or the first and the last two with a gap between."""
     every = list(items)
     return [*every] if len(every) <= most else [*every[: most - 3], None, *every[-2:]]

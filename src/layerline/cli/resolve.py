@@ -135,4 +135,6 @@ def _unused_in_stream(run: StreamRun) -> dict[str, str]:
         unused["head"] = "with --reach all no block learns from a head"
     if run.nodes == 1:
         unused["speeds"] = unused["codec"] = "there is one node"
+    else:
+        unused["eval_every"] = "over nodes a stream looks at held-out data at its end only"
     return unused

@@ -20,6 +20,7 @@ from layerline.events import Listener
 from layerline.reporting.console import Display, closing
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
+from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
@@ -91,7 +92,7 @@ def carry_out(training: Callable[[Listener, Stop], Result], run: AnyRun, argumen
     """Train under the display, stopping on signals, and print the result. Commands to run next name the data folder."""
     data_dir: str | None = arguments.data_dir
     try:
-        shown = NodesDisplay if run.is_planned else Display
+        shown = NodesDisplay if run.is_planned and isinstance(run, Run) else Display
         with on_signals() as stop, shown(quiet=arguments.quiet) as display:
             result = training(display, stop)
     except Stopped as stopped:

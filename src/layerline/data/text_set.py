@@ -11,7 +11,7 @@ from functools import cached_property
 from torch import Tensor
 
 from layerline.data.dataset import Dataset
-from layerline.data.text import Text, even_starts, windows
+from layerline.data.text import Text, even_starts, window_count, windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,11 @@ class TextSet:
     def train(self) -> Tensor:
         """Its training tokens, [n]."""
         return self.text.train
+
+    @property
+    def windows(self) -> int:
+        """Windows in an epoch: one fewer than there is room for, so that there are as many wherever they begin."""
+        return max(1, (window_count(self.train, self.context) - 1) // self.context)
 
     @cached_property
     def test(self) -> Windows:

@@ -188,7 +188,8 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     nodes = f"{count} node{'s' * (count > 1)} in {processes} process{'es' * (processes > 1)}"
     megabytes = f", {values['bytes_sent'] / 1e6:,.1f} MB sent" if count > 1 else ""
     predicted, measured = values["predicted_seconds"], values["train_seconds"]
-    source = "slot costs measured before" if values["predicted_from"] == "calibration" else "the first chapter's slots"
+    sources = {"calibration": "slot costs measured before", "rows": "what its rows took, without waiting"}
+    source = sources.get(values["predicted_from"], "the first chapter's slots")
     off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
     own = values.get("node_accuracies", [])
     right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in own)

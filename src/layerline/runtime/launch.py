@@ -42,11 +42,13 @@ _THEIRS = {
 _ENDED = (LOST, 130, 143)  # by themselves, or by the launcher because another was lost
 
 
-def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: int, stop: Stop) -> None:
+def launch(
+    command: Sequence[str], processes: int, folder: Path, *, restarts: int, stop: Stop, kept: str = "finished slots"
+) -> None:
     """Run `python -m layerline COMMAND` in so many processes, until all have ended well.
 
-    Starts them again, at most `restarts` times, after one was killed or lost. Stopped after Ctrl-C or SIGTERM, or when
-    asked to before the processes start; LayerlineError with what the first of them had to say.
+    Starts them again, at most `restarts` times, after one was killed or lost; `kept`: from what. Stopped after Ctrl-C
+    or SIGTERM, or when asked to before the processes start; LayerlineError with what the first of them had to say.
     """
     for generation in range(restarts + 1):
         with tempfile.TemporaryDirectory(prefix="layerline-") as scratch, _quiet():
@@ -67,7 +69,7 @@ def launch(command: Sequence[str], processes: int, folder: Path, *, restarts: in
                 said = [text for _, text in reports.values() if text]
                 why = f": {said[0].splitlines()[0]}" if said else ""
                 raise LayerlineError(f"{lost}{why}", hint=f"what is finished is kept: layerline resume {folder}")
-            print(f"{lost}; going on from the finished slots", file=sys.stderr)
+            print(f"{lost}; going on from the {kept}", file=sys.stderr)
 
 
 def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path, stop: Stop) -> list[int]:

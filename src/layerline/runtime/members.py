@@ -36,6 +36,7 @@ SILENCE_SECONDS = 60.0
 LONGEST_SECONDS = 7 * 24 * 3600.0
 """For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 _SECONDS_BETWEEN = 0.05
+_PIECE = 500  # values in one piece
 _LINGER_SECONDS = 5.0
 """For which the process that serves the store stays, so that the others can read why it ends."""
 
@@ -202,6 +203,18 @@ class Board:
                     raise PeerLost(f"nothing was heard of {', '.join(missing)} within {timeout:g} s", hint=hint)
                 time.sleep(_SECONDS_BETWEEN)
         return [self.look(name) for name in names]
+
+    def post_pieces(self, name: str, values: Sequence[Any]) -> None:
+        """Many values, in pieces: a store refuses more than several megabytes at once."""
+        pieces = [values[at : at + _PIECE] for at in range(0, len(values), _PIECE)]
+        for number, piece in enumerate(pieces):
+            self.post(f"{name} {number}", piece)
+        self.post(name, len(pieces))
+
+    def wait_pieces(self, name: str, who: str) -> list[Any]:
+        """What `post_pieces` posted, once it is there."""
+        (pieces,) = self.wait([name], [who])
+        return [each for number in range(pieces) for each in self.wait([f"{name} {number}"], [who])[0]]
 
     def meet(self) -> None:
         """Wait until all processes are here. PeerLost that names those that are not; UsageError where they cannot

@@ -34,8 +34,6 @@ from layerline.schedules.plan import Action, Plan
 from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
 
-_PIECE = 500  # notes in one value of the store
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -170,7 +168,7 @@ class Together:
 
     def _put_together(self, pipeline: Pipeline, post: Post, forecast: Forecast, stop: Stop) -> Trained:
         for node in self._mine:
-            self._tell(node, pipeline.slots.told(node))
+            self.board.post_pieces(f"told {node}", pipeline.slots.told(node))
         if self._own or not self.member.rank:
             model = pipeline.model(post)
             self.board.post(f"judged {self.member.rank}", judge_here(pipeline, model, self.data, stop))
@@ -179,7 +177,9 @@ class Together:
             self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
             pipeline.tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
-        measured = Measured({node: self._told(node) for node in range(self.plan.nodes)})
+        measured = Measured(
+            {node: self.board.wait_pieces(f"told {node}", f"node {node}") for node in range(self.plan.nodes)}
+        )
         judged = self._judged(pipeline, stop)
         self.board.post("home", True)
         pipeline.tidy()
@@ -195,19 +195,6 @@ class Together:
         names, who = [f"judged {rank}" for rank in ranks], [f"rank {rank}" for rank in ranks]
         told = self.board.wait(names, who, timeout=LONGEST_SECONDS, heed=lambda: pipeline.heed(stop))
         return {int(node): (found[0], found[1]) for each in told for node, found in each.items()}
-
-    def _tell(self, node: int, facts: list[dict[str, Any]]) -> None:
-        """All that a node noted, in pieces: a store refuses values of several megabytes."""
-        pieces = [facts[at : at + _PIECE] for at in range(0, len(facts), _PIECE)]
-        for number, piece in enumerate(pieces):
-            self.board.post(f"told {node} {number}", piece)
-        self.board.post(f"told {node}", len(pieces))
-
-    def _told(self, node: int) -> list[dict[str, Any]]:
-        """All that a node noted, once it has told it."""
-        who = [f"node {node}"]
-        (pieces,) = self.board.wait([f"told {node}"], who)
-        return [each for number in range(pieces) for each in self.board.wait([f"told {node} {number}"], who)[0]]
 
 
 def judge_here(pipeline: Pipeline, model: Model, data: Dataset | OwnData, stop: Stop) -> Judged:

@@ -6,6 +6,9 @@
 
 Every slot counts as one step here, and what lies between slots (forwarding, ranking, messages) as none, so the grid
 shows who waits for whom, not for how long. Of a large plan the beginning and the end are shown.
+
+In a stream every row is a step: `1F0` is block 1's forward of microbatch 0, `1B0` the backward, `1U` the update; where
+a block's gradients come from several losses, `1B0←2` is that of block 2's loss.
 """
 
 from __future__ import annotations
@@ -19,17 +22,22 @@ from layerline.schedules.simulate import walk
 
 
 def slots(plan: Plan, sent: Messages) -> NDArray[np.int64]:
-    """The column of every `train` row, from 0; of other rows, the column they precede."""
-    unit = (plan.action == Action.TRAIN).astype(np.float64)
+    """The column of every row that is drawn, from 0; of other rows, the column they precede."""
+    unit = _drawn(plan).astype(np.float64)
     start, _, _, _ = walk(plan, sent, unit, np.zeros(len(sent)), 0.0)
     return start.astype(np.int64)
+
+
+def _drawn(plan: Plan) -> NDArray[np.bool_]:
+    """Rows with a cell of their own."""
+    return np.ones(len(plan), bool) if plan.streams else plan.action == Action.TRAIN
 
 
 def grid(plan: Plan, sent: Messages, *, width: int = 100, height: int = 16) -> list[str]:
     """The lines of the drawing, no wider than `width` characters and about `height` nodes high."""
     column = slots(plan, sent)
-    train = plan.action == Action.TRAIN
-    cells = _cells(plan)
+    train = _drawn(plan)
+    cells = _stream_cells(plan) if plan.streams else _cells(plan)
     label = max(len(f"node {plan.nodes}"), 6)
     columns = int(column[train].max()) + 1
     text = {(int(plan.node[row]), int(column[row])): cell for row, cell in cells.items()}
@@ -73,6 +81,25 @@ def _cells(plan: Plan) -> dict[int, str]:
     names = [str(stage + 1) for stage in range(plan.blocks)] + ["h"]
     star = {True: "*", False: " " if made.any() else ""}
     return {row: f"{names[plan.stage[row]]}.{plan.round[row] + 1}{star[row in starred]}" for row in rows}
+
+
+def _stream_cells(plan: Plan) -> dict[int, str]:
+    """What stands for each row of a stream that may be shown."""
+    every = np.ones(len(plan), bool)
+    rows = range(len(plan)) if len(plan) < _MANY else _sample(plan, every)
+    back = plan.action == Action.BACKWARD
+    losses = np.unique(np.stack((plan.stage[back], plan.shard[back] // plan.shards)), axis=1)
+    several = losses.shape[1] > plan.blocks
+    return {row: _mark(plan, row, several) for row in rows}
+
+
+def _mark(plan: Plan, row: int, several: bool) -> str:
+    action, block = Action(plan.action[row]), int(plan.stage[row]) + 1
+    if action == Action.UPDATE:
+        return f"{block}U"
+    ahead, microbatch = divmod(int(plan.shard[row]), plan.shards)
+    loss = f"←{block + ahead}" if ahead and several else ""
+    return f"{block}{action.name[0]}{microbatch}{loss}"
 
 
 _MANY = 100_000

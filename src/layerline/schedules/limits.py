@@ -58,7 +58,8 @@ def _spent(found: Simulation, node: int) -> str:
     plan = found.plan
     own = plan.node == node
     chapters = len(np.unique(plan.chapter[own & (plan.action == Action.TRAIN)])) or 1
-    seconds = [float(found.seconds[own & (plan.action == action)].sum()) / chapters for action in Action]
+    kinds = (Action.TRAIN, Action.FORWARD, Action.NEGATIVES)
+    seconds = [float(found.seconds[own & (plan.action == action)].sum()) / chapters for action in kinds]
     blocks = len(np.unique(plan.stage[own & (plan.action == Action.FORWARD)]))
     words = (
         "training",

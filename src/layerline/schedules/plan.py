@@ -19,6 +19,8 @@ head, where there is one. An edge between nodes is a message. A missing edge mea
 
 Several `state` edges of one row are averaged, in their order; several `labels` edges are the parts of one set of
 labels.
+
+A stream is such a table, too, of other actions; what its columns mean then is told in `stream`.
 """
 
 from __future__ import annotations
@@ -45,6 +47,14 @@ class Action(IntEnum):
     NEGATIVES = 2
     """Wrong labels from the network's scores, for all images or a part of them. Its `stage` is 0, whose input they
     change."""
+    BACKWARD = 3
+    """In a stream: a loss's gradient through a block."""
+    UPDATE = 4
+    """In a stream: a block follows the gradients of a minibatch."""
+
+
+STREAM = (Action.BACKWARD, Action.UPDATE)
+"""Rows that only a stream has."""
 
 
 class Carries(IntEnum):
@@ -58,6 +68,10 @@ class Carries(IntEnum):
     """The stored outputs of a `forward` row."""
     LABELS = 3
     """The wrong labels of a `negatives` row."""
+    GRADIENTS = 4
+    """In a stream: what a `backward` row leaves, for the block below or for the update."""
+    TURN = 5
+    """In a stream: nothing but leave to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +136,11 @@ class Plan:
         return int(np.count_nonzero(self.action == Action.TRAIN))
 
     @property
+    def streams(self) -> bool:
+        """Whether it is the plan of a stream: chapters are steps, shards microbatches."""
+        return bool((self.action == Action.UPDATE).any())
+
+    @property
     def parts(self) -> int:
         """Rows that share making one set of labels."""
         return len(self.shares)
@@ -156,6 +175,9 @@ class Plan:
     def name(self, row: int) -> str:
         """A row in words, for messages: `row 7 (train block 2, chapter 3, node 1)`, all counted from 1 but the row."""
         action, stage = Action(self.action[row]), int(self.stage[row])
+        if self.streams:
+            where = f"microbatch {self.shard[row] % self.shards + 1}, step {self.chapter[row] + 1}"
+            return f"row {row} ({action.name.lower()} block {stage + 1}, {where}, node {self.node[row] + 1})"
         what = "" if action == Action.NEGATIVES else " head" if stage == self.blocks else f" block {stage + 1}"
         return f"row {row} ({action.name.lower()}{what}, {self.when(row)}, node {self.node[row] + 1})"
 

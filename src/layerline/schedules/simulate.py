@@ -2,6 +2,7 @@
 
     node     rows one after the other, in the plan's order; each starts when its node is free and its inputs are there
     card     a node's messages leave one after the other, in the order of sending, beside its computing
+             (one of no bytes to speak of slips through between their packets)
     window   nor before its readers are so far that it does not run ahead of them
     message  leaves when its row ends (a block is on its way while its node still forwards), arrives a latency later
 
@@ -161,9 +162,9 @@ def walk(
             waits += 1
         ends[row] = free[node] = now = now + takes
         while source[gone] == row:
-            leave[gone] = begin = max(card[node], now)
-            card[node] = begin + on_wire[gone]
-            arrive[gone] = card[node] + latency
+            leave[gone] = begin = max(card[node], now) if on_wire[gone] else now
+            arrive[gone] = begin + on_wire[gone] + latency
+            card[node] = max(card[node], begin + on_wire[gone])
             gone += 1
     end = np.array(ends)
     return end - seconds, end, np.array(leave), np.array(arrive)

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerline.errors import LayerlineError
-from layerline.schedules.plan import Action, Carries, Plan
+from layerline.schedules.plan import STREAM, Action, Carries, Plan
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
+
+_CARRIED = (Carries.STATE, Carries.WEIGHTS, Carries.OUTPUTS, Carries.LABELS)
 
 
 def validate(plan: Plan) -> None:
@@ -31,7 +33,7 @@ def validate(plan: Plan) -> None:
     _forward_in_time(plan)
 
 
-def _refuse(plan: Plan, wrong: Mask, why: str, rows: NDArray[np.integer] | None = None) -> None:
+def refuse(plan: Plan, wrong: Mask, why: str, rows: NDArray[np.integer] | None = None) -> None:
     """LayerlineError if anything is wrong; `rows`: which row each entry is about."""
     if wrong.any():
         at = int(wrong.argmax())
@@ -39,7 +41,7 @@ def _refuse(plan: Plan, wrong: Mask, why: str, rows: NDArray[np.integer] | None 
         raise LayerlineError(f"the {plan.schedule} plan is wrong: {plan.name(row)} {why}")
 
 
-def _key(*columns: tuple[NDArray[np.integer], int]) -> Numbers:
+def key_of(*columns: tuple[NDArray[np.integer], int]) -> Numbers:
     """Columns as the digits of one number; each with how many values it has."""
     key = np.zeros(len(columns[0][0]), np.int64)
     for column, size in columns:
@@ -48,7 +50,7 @@ def _key(*columns: tuple[NDArray[np.integer], int]) -> Numbers:
     return key
 
 
-def _twice(key: Numbers) -> Mask:
+def twice(key: Numbers) -> Mask:
     """Entries whose key occurred before."""
     order = np.argsort(key, kind="stable")
     again = np.zeros(len(key), bool)
@@ -59,16 +61,17 @@ def _twice(key: Numbers) -> Mask:
 def _rows(plan: Plan) -> None:
     """1."""
     train, negatives = plan.action == Action.TRAIN, plan.action == Action.NEGATIVES
+    refuse(plan, np.isin(plan.action, STREAM), "belongs to a stream")
     most = np.where(train, plan.stages, np.where(negatives, 1, plan.blocks - 1))
-    _refuse(plan, (plan.stage < 0) | (plan.stage >= most), "has no such stage to work on")
-    _refuse(plan, (plan.round < 0) | (plan.round >= plan.rounds), f"is in none of {plan.rounds} {_rounds(plan)}")
-    _refuse(plan, (plan.node < 0) | (plan.node >= plan.nodes), f"is on none of {plan.nodes} nodes")
+    refuse(plan, (plan.stage < 0) | (plan.stage >= most), "has no such stage to work on")
+    refuse(plan, (plan.round < 0) | (plan.round >= plan.rounds), f"is in none of {plan.rounds} {_rounds(plan)}")
+    refuse(plan, (plan.node < 0) | (plan.node >= plan.nodes), f"is on none of {plan.nodes} nodes")
     parts = np.where(negatives, plan.parts, 1) * plan.shards
-    _refuse(plan, (plan.shard < 0) | (plan.shard >= parts), "works on a shard that does not exist")
-    key = _key((plan.action, 3), (plan.stage, plan.stages), (plan.round, plan.rounds), (plan.shard, int(parts.max())))
-    _refuse(
+    refuse(plan, (plan.shard < 0) | (plan.shard >= parts), "works on a shard that does not exist")
+    key = key_of((plan.action, 3), (plan.stage, plan.stages), (plan.round, plan.rounds), (plan.shard, int(parts.max())))
+    refuse(
         plan,
-        _twice(_key((key, 1), (np.where(plan.action == Action.FORWARD, plan.node, 0), plan.nodes))),
+        twice(key_of((key, 1), (np.where(plan.action == Action.FORWARD, plan.node, 0), plan.nodes))),
         "is there twice",
     )
     counts = np.bincount(_slot(plan)[train], minlength=plan.stages * plan.rounds)
@@ -85,13 +88,13 @@ def _rounds(plan: Plan) -> str:
 
 
 def _slot(plan: Plan) -> Numbers:
-    return _key((plan.round, plan.rounds), (plan.stage, plan.stages))
+    return key_of((plan.round, plan.rounds), (plan.stage, plan.stages))
 
 
 def _edges(plan: Plan) -> None:
     """2."""
     source, target, carries = plan.source, plan.target, plan.carries
-    _refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
+    refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
     made, used = plan.action[source], plan.action[target]
     ago = plan.round[target] - plan.round[source]
     up = plan.stage[target] - plan.stage[source]
@@ -112,38 +115,39 @@ def _edges(plan: Plan) -> None:
         & (used != Action.NEGATIVES)
         & (plan.stage[target] == 0)
     )
-    for kind, right in zip(Carries, (state, weights, outputs, labels), strict=True):
+    refuse(plan, ~np.isin(carries, _CARRIED), "has an input that only a stream has", target)
+    for kind, right in zip(_CARRIED, (state, weights, outputs, labels), strict=True):
         wrong = (carries == kind) & ~right
-        _refuse(plan, wrong, f"has {kind.name.lower()} from a row that does not give it what it needs", target)
+        refuse(plan, wrong, f"has {kind.name.lower()} from a row that does not give it what it needs", target)
 
 
 def _complete(plan: Plan) -> None:
     """3."""
     target, size = plan.target, len(plan)
-    _refuse(
-        plan, _twice(_key((target, size), (plan.source, size), (plan.carries, 4))), "has the same input twice", target
+    refuse(
+        plan, twice(key_of((target, size), (plan.source, size), (plan.carries, 4))), "has the same input twice", target
     )
-    state, weights, outputs, labels = (np.bincount(target[plan.carries == kind], minlength=size) for kind in Carries)
+    state, weights, outputs, labels = (np.bincount(target[plan.carries == kind], minlength=size) for kind in _CARRIED)
     train, forward = plan.action == Action.TRAIN, plan.action == Action.FORWARD
     head = train & (plan.stage == plan.blocks)
     replicas = int(np.count_nonzero(train)) // (plan.stages * plan.rounds)
-    _refuse(plan, state != np.where(train & (plan.round > 0), replicas, 0), "has not the state it goes on from")
+    refuse(plan, state != np.where(train & (plan.round > 0), replicas, 0), "has not the state it goes on from")
     wanted = np.where(head, plan.blocks, np.where(train, 0, np.where(forward, 1, plan.stages)))
-    _refuse(plan, weights != wanted, "has not the weights it needs")
+    refuse(plan, weights != wanted, "has not the weights it needs")
     learns = (plan.stage > 0) & ~head & (plan.action != Action.NEGATIVES)
-    _refuse(plan, outputs != learns, "has not the outputs of the block before")
-    _refuse(plan, (labels != 0) & (labels != plan.parts), "has a part of its labels only")
+    refuse(plan, outputs != learns, "has not the outputs of the block before")
+    refuse(plan, (labels != 0) & (labels != plan.parts), "has a part of its labels only")
     of = plan.carries == Carries.LABELS
     newest, oldest = np.zeros(size, np.int32), np.full(size, plan.rounds, np.int32)
     np.maximum.at(newest, target[of], plan.round[plan.source[of]])
     np.minimum.at(oldest, target[of], plan.round[plan.source[of]])
-    _refuse(plan, (labels > 0) & (newest != oldest), "mixes labels of several chapters")
+    refuse(plan, (labels > 0) & (newest != oldest), "mixes labels of several chapters")
 
 
 def _forward_in_time(plan: Plan) -> None:
     """4."""
-    key = _key((plan.node, plan.nodes), (plan.action, 3), (plan.stage, plan.stages))
+    key = key_of((plan.node, plan.nodes), (plan.action, 3), (plan.stage, plan.stages))
     order = np.argsort(key, kind="stable")
     same = key[order[1:]] == key[order[:-1]]
     back = same & (plan.round[order[1:]] < plan.round[order[:-1]])
-    _refuse(plan, back, "comes after a later chapter on its node", order[1:])
+    refuse(plan, back, "comes after a later chapter on its node", order[1:])

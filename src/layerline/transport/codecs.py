@@ -5,7 +5,8 @@ Solution: send weights in fewer bits, and never lose what rounding left over.
 
 - `fp32`: every tensor as it is. Labels and other integers in the smallest type that holds them, in every codec.
 - `bf16`: matrices of weights, and outputs, rounded to bfloat16.
-- `int8`: matrices of weights as steps from the last version that both ends hold:
+- `int8`: activations of a stream as steps from zero; matrices of weights as steps from the last version that both ends
+  hold:
 
       1 difference   d = x − r                    r: the reference, what the receiver has decoded last
       2 steps        q = round(d / s), s = max |d| / 127 over an output unit's row
@@ -34,7 +35,8 @@ from layerline.transport.message import Key
 EXACT = "optimizer."
 """Tensors whose names begin with this are never rounded."""
 
-Coding = Literal["exact", "bf16", "int8"]
+Coding = Literal["exact", "bf16", "int8", "steps"]
+"""`steps`: as int8 steps from zero, of which nobody keeps anything."""
 
 
 class BaseCodec(Settings):
@@ -50,9 +52,13 @@ class BaseCodec(Settings):
         return False
 
 
+STREAMED = ("activations", "gradients")
+"""What travels in a stream, with every minibatch anew."""
+
+
 def _matrix(key: Key, name: str, tensor: Tensor) -> bool:
     """Whether a tensor may be rounded: float32, at least two-dimensional, and no optimizer's."""
-    travels = key.carries in ("state", "weights", "outputs")  # while training; the finished model comes home exact
+    travels = key.carries in ("state", "weights", "outputs", *STREAMED)  # while training; finished, it comes home exact
     return travels and tensor.dtype == torch.float32 and tensor.dim() >= 2 and not name.startswith(EXACT)
 
 
@@ -79,13 +85,16 @@ class Bf16(BaseCodec):
 
 
 class Int8(BaseCodec):
-    """Weights as int8 steps from the last version both ends hold, outputs in bfloat16: a quarter of the bytes."""
+    """Weights as int8 steps from the last version both ends hold, a stream's activations as steps from zero with a
+    scale for each example; outputs and gradients in bfloat16: a quarter of the bytes."""
 
     kind: Literal["int8"] = "int8"
     first: Literal["int8", "bf16", "exact"] = "int8"
     """How a tensor's first message on a link travels: as steps from zero, or in full."""
 
     def coding(self, key: Key, name: str, tensor: Tensor) -> Coding:
+        if key.carries == "activations" and tensor.dim() >= 2 and tensor.is_floating_point():
+            return "steps"
         if not _matrix(key, name, tensor):
             return "exact"
         return "int8" if key.carries in ("state", "weights") else "bf16"

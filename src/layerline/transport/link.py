@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from layerline.errors import LayerlineError, MessageRefused
-from layerline.transport.codecs import Bf16, Fp32, Int8, narrowest, stepped, steps
+from layerline.transport.codecs import STREAMED, Bf16, Fp32, Int8, narrowest, stepped, steps
 from layerline.transport.message import NAMES, Key, Message, Record, pack, unpack
 
 Name = tuple[str, int, str]
@@ -61,6 +61,10 @@ class Outgoing:
                 written, news[key.carries, key.stage, name] = self._difference(key, name, tensor)
                 records += written
                 decoded[name] = news[key.carries, key.stage, name].tensor
+            elif coding == "steps":
+                scale, quanta = steps(tensor.float(), None, f"{name} of {key}")
+                records.append((_record(name, "difference", tensor, torch.int8), [scale, quanta]))
+                decoded[name] = stepped(None, scale, quanta).to(tensor.dtype)
             else:
                 wire = torch.bfloat16 if coding == "bf16" else narrowest(tensor)
                 records.append((_record(name, "cast", tensor, wire), [tensor]))
@@ -133,8 +137,9 @@ class Incoming:
             else:
                 base = self._base(key, record, refuse)
                 version = stepped(base, *pieces)
-                self._references[place] = _Reference(key.row, version)
-            tensors[record.name] = version.clone()
+                if key.carries not in STREAMED:
+                    self._references[place] = _Reference(key.row, version)
+            tensors[record.name] = version.to(getattr(torch, record.dtype), copy=True)
         return tensors
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,8 +1,12 @@
-"""`layerline plan PRESET|RUN.toml`, or `layerline plan --blocks N` for a network in numbers (without PyTorch)."""
+"""`layerline plan PRESET|RUN.toml`, or `layerline plan --blocks N` for a network in numbers (without PyTorch).
+
+Runs that train in a stream have a plan of another kind: see `stream_plan`.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layerline.cli.costs_file import read_costs
@@ -23,12 +27,15 @@ from layerline.schedules.validate import validate
 
 if TYPE_CHECKING:
     from layerline.run import Run
+    from layerline.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A start and all settings of a Run; or, where `--blocks` stands, those of a network in numbers."""
     words = parser.words if isinstance(parser, Parser) else ()
-    in_numbers = any(word.partition("=")[0] == "--blocks" for word in words)
+    named = bool(words) and not words[0].startswith("-")
+    streams = named and _family(words).__name__ == "StreamRun"  # whose own --blocks says how many to cut
+    in_numbers = not streams and any(word.partition("=")[0] == "--blocks" for word in words)
     parser.add_argument(
         "start",
         metavar="PRESET|RUN.toml",
@@ -54,12 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if in_numbers:
         add_settings(parser, Numbers)
     else:
-        parser.add_argument(
-            "--blocks", metavar="N", help="Plan a network in numbers; see: layerline plan --blocks 4 -h"
-        )
+        if not streams:
+            parser.add_argument(
+                "--blocks", metavar="N", help="Plan a network in numbers; see: layerline plan --blocks 4 -h"
+            )
         parser.add_argument("--config", metavar="FILE.toml", help="Settings that lie over the preset, below the flags.")
         add_data_dir(parser)
-        add_settings(parser)
+        add_settings(parser, _family(words) if named else None)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -70,6 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
         from layerline.reporting.gantt import check_gantt
 
         check_gantt(arguments.gantt)
+    if arguments.start is not None and _family([arguments.start]).__name__ == "StreamRun":
+        from layerline.cli.stream_plan import plan_stream
+
+        _positive(arguments, "arithmetic")
+        _positive(arguments, "memory")
+        plan_stream(arguments)
+        return
     planned, sizes, machine = _planned(arguments)
     if planned.unused:
         why = planned.schedule.why_unused(planned.work)
@@ -88,6 +103,13 @@ def run(arguments: argparse.Namespace) -> None:
         print_plan(planned)
     if arguments.gantt:
         print(f"\nDrawn: {arguments.gantt}")
+
+
+def _family(words: Sequence[str]) -> type[Settings]:
+    """Whose settings the flags are; PyTorch comes with it."""
+    from layerline.cli.families import family_of
+
+    return family_of(words)
 
 
 def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:

@@ -60,8 +60,7 @@ class TextWindows(StreamExamples):
     def __init__(self, data: TextSet, run: StreamRun, device: torch.device) -> None:
         self._tokens, self._context = data.train.to(device), data.context
         self._seed, self._device = run.seed, device
-        # One window fewer than there is room for, so that there is as much of an epoch from wherever it begins.
-        self._count = max(1, (window_count(data.train, data.context) - 1) // data.context)
+        self._count = data.windows
 
     def __len__(self) -> int:
         return self._count

@@ -31,6 +31,8 @@ class _Passed:
 
     x: Tensor
     h: Tensor
+    left: int
+    """Losses whose gradient is still to come through."""
 
 
 class Stage:
@@ -73,7 +75,7 @@ class Stage:
             x.requires_grad_()
         with self._drawing(x, seed), torch.enable_grad(), self._autocast(x):
             h: Tensor = self.block(x)
-        self._passed[part] = _Passed(x, h)
+        self._passed[part] = _Passed(x, h, len(self.reach.at(self.index)))
         return h.detach()
 
     def backward(
@@ -84,32 +86,50 @@ class Stage:
         `share`: of the minibatch that this part is, which its mean loss counts for. Returns the gradients at the
         block's input for the stage below, nearest first, and, where there is a loss, (loss, right answers).
         """
-        passed = self._passed.pop(part)
         record = None
         losses = self.reach.at(self.index)
         if self.reach.has_loss(self.index):
-            own, record = self._own_loss(passed.h, labels, share)
+            own, record = self.own_loss(part, labels, share)
             gradients = [own, *gradients]
-        assert len(gradients) == len(losses)
-        teacher, crossing = self.reach.teacher(self.index), self.reach.crossing(self.index)
-        going_on = []
-        for loss, gradient in zip(losses, gradients, strict=True):
-            below = loss in crossing
-            wanted = [passed.x] if below else []
-            if loss == teacher:
-                wanted += self._block_parameters
-            found = torch.autograd.grad(
-                passed.h,
-                wanted,
-                gradient.to(passed.h.dtype),
-                retain_graph=loss != losses[-1],
-                materialize_grads=True,
-            )
-            if below:
-                going_on.append(found[0])
-            if loss == teacher:
-                self._add(0, found[below:])
-        return going_on, record
+        found = [self.through(part, loss, gradient) for loss, gradient in zip(losses, gradients, strict=True)]
+        return [gradient for gradient in found if gradient is not None], record
+
+    def own_loss(self, part: int, labels: Tensor, share: float = 1.0) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """2 and 3: this block's own loss. Returns its gradient at the block's output; and (loss, right answers).
+
+        The head's own gradients are added up.
+        """
+        h = self._passed[part].h
+        leaf = h.detach().requires_grad_()
+        with torch.enable_grad():
+            with self._autocast(h):
+                scores = leaf if self._last or self.head is None else self.head(leaf)
+            scores = scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32))
+            targets = labels.flatten()
+            loss = functional.cross_entropy(scores, targets, label_smoothing=self._smoothing)
+        own, *of_head = torch.autograd.grad(loss * share, [leaf, *self._head_parameters], materialize_grads=True)
+        self._add(len(self._block_parameters), of_head)
+        with torch.no_grad():
+            right = (scores.argmax(1) == targets).sum()
+        return own, (loss.detach(), right)
+
+    def through(self, part: int, loss: int, gradient: Tensor) -> Tensor | None:
+        """4: one loss's gradient from the block's output, where the block learns from it to the weights, and where it
+        goes on to the input, which is returned. Losses may come in any order, each once."""
+        passed = self._passed[part]
+        passed.left -= 1
+        below = loss in self.reach.crossing(self.index)
+        wanted = [passed.x] if below else []
+        if loss == self.reach.teacher(self.index):
+            wanted += self._block_parameters
+        found = torch.autograd.grad(
+            passed.h, wanted, gradient.to(passed.h.dtype), retain_graph=passed.left > 0, materialize_grads=True
+        )
+        if loss == self.reach.teacher(self.index):
+            self._add(0, found[below:])
+        if not passed.left:
+            del self._passed[part]
+        return found[0] if below else None
 
     def update(self, lr: float) -> None:
         """Follow the gradients of the minibatch, in place."""
@@ -123,21 +143,6 @@ class Stage:
         if self.head is not None:
             named |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         return named | {f"optimizer.{name}": tensor for name, tensor in self.moments.tensors().items()}
-
-    def _own_loss(self, h: Tensor, labels: Tensor, share: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The gradient of this block's loss at its output; the head's own gradients are added up."""
-        leaf = h.detach().requires_grad_()
-        with torch.enable_grad():
-            with self._autocast(h):
-                scores = leaf if self._last or self.head is None else self.head(leaf)
-            scores = scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32))
-            targets = labels.flatten()
-            loss = functional.cross_entropy(scores, targets, label_smoothing=self._smoothing)
-        own, *of_head = torch.autograd.grad(loss * share, [leaf, *self._head_parameters], materialize_grads=True)
-        self._add(len(self._block_parameters), of_head)
-        with torch.no_grad():
-            right = (scores.argmax(1) == targets).sum()
-        return own, (loss.detach(), right)
 
     def _add(self, first: int, gradients: list[Tensor] | tuple[Tensor, ...]) -> None:
         if gradients:

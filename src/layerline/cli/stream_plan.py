@@ -1,0 +1,225 @@
+"""`layerline plan` for a run that trains in a stream: its grid, its time, its traffic, and other reaches beside it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from layerline.blocks.encoder import Encoder
+from layerline.blocks.normaliser import NoNorm
+from layerline.blocks.tokens import TokenEncoder
+from layerline.cli.flags import settings_of
+from layerline.cli.output import note, print_json
+from layerline.cli.plan_report import console_of, some, table_of
+from layerline.cli.resolve import resolve
+from layerline.cli.training import load_data
+from layerline.cli.units import bytes_per_second, duration, seconds, size
+from layerline.data.catalog import published_sizes
+from layerline.data.dataset import held_out
+from layerline.data.text_set import TextSet
+from layerline.errors import UsageError
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.planning import costs_of, stream_of, world_of
+from layerline.schedules.costs import Machine, World
+from layerline.schedules.grid import grid
+from layerline.schedules.lower import messages
+from layerline.schedules.stream import Stream
+from layerline.schedules.stream_compare import by_reach, pipelines
+from layerline.schedules.stream_costs import StreamCosts
+from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
+from layerline.schedules.stream_validate import validate_stream
+from layerline.schedules.way import Way
+from layerline.stream_run import StreamRun
+
+_DRAWN = 2
+"""Steps in the grid."""
+_MOST_NODES, _MOST_LINKS = 16, 8  # lines of a table
+
+
+@dataclass(frozen=True)
+class PlannedStream:
+    """A stream's plan with all that it was made of."""
+
+    run: StreamRun
+    stream: Stream
+    costs: StreamCosts
+    world: World
+    steps: int
+    found: StreamSimulation
+
+    @property
+    def title(self) -> str:
+        """`dgl-cifar10 · stream · reach 1 · 4 nodes · 1,950 steps`."""
+        nodes = f"{self.stream.nodes} node{'s' * (self.stream.nodes > 1)}"
+        return f"{self.run.preset} · stream · reach {self.run.reach} · {nodes} · {self.steps:,} steps"
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The grid of the first steps."""
+        plan = self.stream.plan(min(_DRAWN, self.steps))
+        return grid(plan, messages(plan), width=console_of().width)
+
+
+def plan_stream(arguments: argparse.Namespace) -> None:
+    """Plan, simulate, show."""
+    if arguments.costs or arguments.measure:
+        flag = "--costs" if arguments.costs else "--measure"
+        raise UsageError(f"{flag} is about the slots of chapters; a stream has none", hint="leave it out")
+    run = resolve(arguments.start, arguments.config, settings_of(arguments), note)
+    assert isinstance(run, StreamRun)
+    machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
+    model, examples = _network(run, arguments)
+    costs = costs_of(model, machine)
+    stream = stream_of(model)
+    validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
+    world = world_of(run, bytes_per_second(arguments.link), seconds(arguments.latency), run.speeds)
+    steps = run.epochs * -(-examples // run.batch_size)
+    steps = min(steps, run.max_steps or steps)
+    planned = PlannedStream(run, stream, costs, world, steps, simulate_stream(stream, costs, world, steps))
+    ways = _compare(planned, model, machine) if arguments.compare else []
+    if arguments.gantt:
+        from layerline.reporting.gantt import draw_gantt
+
+        drawn = planned.found.begin.plan.chapters
+        part = f" (the first {drawn:,} are drawn)" if drawn < steps else ""
+        draw_gantt(planned.found.begin, arguments.gantt, planned.title + part)
+    if arguments.format == "json":
+        print_json(as_json(planned, ways))
+        return
+    _print(planned, ways)
+    if arguments.gantt:
+        print(f"\nDrawn: {arguments.gantt}")
+
+
+def _network(run: StreamRun, arguments: argparse.Namespace) -> tuple[StreamModel, int]:
+    """The run's network, and how many examples it is trained on. The data is read only where it is not known."""
+    known = published_sizes(run.dataset)
+    if known is None:
+        data = load_data(run, arguments)
+        if isinstance(data, TextSet):
+            return _model(run, (data.context,), data.num_classes), data.windows
+        known = data.shape, data.num_classes, len(data.train)
+    shape, classes, examples = known
+    if run.validation:
+        examples -= held_out(examples)
+    return _model(run, shape, classes), examples
+
+
+def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
+    names = tuple(map(str, range(classes)))
+    if run.reads_text:
+        return StreamModel(run, TokenEncoder(shape[0], classes), names)
+    encoder = Encoder(
+        images=len(shape) == 3,
+        shape=shape,
+        classes=classes,
+        mean=(0.0,),
+        std=(1.0,),
+        normaliser=NoNorm(),
+        labels=None,
+        flat=False,
+        dtype=torch.float32,
+    )
+    return StreamModel(run, encoder, names)
+
+
+def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
+    """Every reach on these nodes, then GPipe and 1F1B."""
+    run, blocks, steps = planned.run, planned.stream.reach.blocks, planned.steps
+    shape, classes, ways = model.encoder.shape, len(model.classes), []
+    mine = run.reached(blocks)
+    for reach in sorted({1, 2, 3, mine, blocks}):
+        if reach <= blocks:
+            other = _model(run.replace(reach=reach), shape, classes)
+            costs, name = costs_of(other, machine), "all" if reach == blocks else str(reach)
+            why = "" if reach == mine else "another rule"
+            ways.append(by_reach(f"reach {name}", stream_of(other, costs), costs, planned.world, steps, why))
+    microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
+    other = _model(run.replace(reach="all", microbatches=microbatches), shape, classes)
+    costs = costs_of(other, machine)
+    why = "" if mine == blocks else "another rule"
+    return ways + pipelines(stream_of(other, costs), costs, planned.world, steps, microbatches, why)
+
+
+def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
+    """In numbers: seconds and bytes. Nodes and blocks count from 1."""
+    found, stream = planned.found, planned.stream
+    values: dict[str, Any] = {
+        "name": planned.run.preset,
+        "schedule": "stream",
+        "reach": planned.run.reach,
+        "blocks": stream.reach.blocks,
+        "microbatches": stream.microbatches,
+        "nodes": stream.nodes,
+        "owned": [[block + 1 for block in blocks] for blocks in stream.owned],
+        "steps": planned.steps,
+        "step_seconds": found.step_seconds,
+        "makespan": found.makespan,
+        "sequential_seconds": found.sequential,
+        "speedup": found.speedup,
+        "utilisation": found.utilisation.tolist(),
+        "idle_seconds": (found.makespan - found.busy).tolist(),
+        "links": [{"from": a + 1, "to": b + 1, "bytes": n} for (a, b), n in found.link_bytes().items()],
+        "bytes": sum(found.link_bytes().values()),
+        "peak_memory": found.begin.memory.tolist(),
+        "peak_activations": found.activations.tolist(),
+        "costs": asdict(planned.costs),
+        "grid": planned.lines,
+    }
+    if ways:
+        values["compare"] = [asdict(way) for way in ways]
+    return values
+
+
+def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
+    found, console = planned.found, console_of()
+    console.print(f"[bold]{planned.title}[/]  ({len(planned.stream.order()):,} rows a step)\n")
+    for line in planned.lines:
+        console.print(line, soft_wrap=True, markup=False)
+    console.print("[dim]1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update[/]\n")
+    console.print(
+        f"makespan    [bold]{duration(found.makespan)}[/], {duration(found.step_seconds)} a step, "
+        f"[bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 ({duration(found.sequential)})"
+    )
+    console.print(f"traffic     {size(sum(found.link_bytes().values()))}\n")
+    _print_nodes(planned)
+    links = found.link_bytes()
+    if links:
+        table = table_of("link", "bytes", "a step")
+        for link in some(list(links), _MOST_LINKS):
+            row = ("…", "", "") if link is None else _link(link, links[link], planned.steps)
+            table.add_row(*row)
+        console.print(table)
+    if ways:
+        table = table_of("", "time", "speed-up", "busy", "traffic", "memory", "")
+        for way in ways:
+            numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
+            table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")
+        console.print(table)
+
+
+def _link(link: tuple[int, int], count: int, steps: int) -> tuple[str, str, str]:
+    return f"{link[0] + 1} → {link[1] + 1}", size(count), size(count / steps)
+
+
+def _print_nodes(planned: PlannedStream) -> None:
+    found, stream = planned.found, planned.stream
+    table = table_of("", "blocks", "utilisation", "busy", "idle", "activations", "peak memory")
+    for node in some(range(stream.nodes), _MOST_NODES):
+        if node is None:
+            table.add_row("…", *[""] * 6)
+            continue
+        blocks, busy = stream.owned[node], float(found.busy[node])
+        which = str(blocks.start + 1) + (f"–{blocks.stop}" if len(blocks) > 1 else "")
+        times = (duration(busy), duration(found.makespan - busy))
+        room = (size(int(found.activations[node])), size(int(found.begin.memory[node])))
+        table.add_row(f"node {node + 1}", which, f"{found.utilisation[node]:.1%}", *times, *room)
+    if stream.nodes > 1:
+        table.add_row("mean", "", f"{np.mean(found.utilisation):.1%}", *[""] * 4)
+    console_of().print(table)

@@ -1,0 +1,137 @@
+"""A node of a stream: its blocks, what they learn, and what it notes of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerline.events import Row
+from layerline.runtime.model import PRECISIONS
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.stage import Stage
+from layerline.runtime.training import refuse_other_tensors
+
+
+@dataclass
+class Noted:
+    """What a node noted so far, over all sittings of a run; it is saved with the node."""
+
+    rows: list[Row] = field(default_factory=list)
+    """The numbers of its blocks, epoch by epoch."""
+    busy: dict[int, float] = field(default_factory=dict)
+    """Seconds of each row of a step, by number, summed over the steps."""
+    seconds: float = 0.0
+    """Since training began, without the time between two sittings."""
+    bytes: int = 0
+    """Sent to other nodes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> Noted:
+        """From JSON. KeyError or TypeError where that is no such thing."""
+        rows = [Row(**row) for row in facts["rows"]]
+        busy = {int(row): float(seconds) for row, seconds in facts["busy"].items()}
+        return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]))
+
+
+class StreamNode:
+    """The blocks of one logical node. Parameters are the model's, and updated in place."""
+
+    def __init__(self, blocks: range, model: StreamModel, feed: Feed) -> None:
+        self.blocks, self.feed = blocks, feed
+        run, device = model.run, next(model.parameters()).device
+        self.stages = {
+            index: Stage(
+                index,
+                model.blocks[index],
+                model.head(index),
+                model.reach,
+                run.optimizer,
+                dtype=PRECISIONS[run.precision],
+                smoothing=run.smoothing,
+            )
+            for index in blocks
+        }
+        self.device = device
+        self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
+        self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
+        self.noted = Noted()
+
+    def forward(self, block: int, step: int, part: int, x: Tensor | None) -> Tensor:
+        """A microbatch through a block; the first block takes it from the training set."""
+        x = self.feed.inputs(step, part) if x is None else x.to(self.device)
+        return self.stages[block].forward(part, x, self.feed.seed(block, step, part))
+
+    def backward(self, block: int, loss: int, step: int, part: int, gradient: Tensor | None) -> Tensor | None:
+        """A loss's gradient through a block: its own loss (`gradient` None), or one above. Returns what goes on."""
+        stage = self.stages[block]
+        if gradient is None:
+            labels = self.feed.labels(step, part)
+            gradient, (value, right) = stage.own_loss(part, labels, self.feed.share(step, part))
+            examples = len(labels)
+            self._losses[block] += value * examples
+            self._right[block] += right * examples / labels.numel()
+        return stage.through(part, loss, gradient.to(self.device))
+
+    def update(self, block: int, step: int) -> None:
+        """A block follows the gradients of the minibatch."""
+        self.stages[block].update(self.feed.lr(step))
+
+    def end_epoch(self, step: int) -> list[Row]:
+        """The numbers of the epoch that ends with a step."""
+        epoch, examples = self.feed.place(step)[0] + 1, self.feed.examples(step)
+        rows = [
+            Row(
+                epoch=epoch,
+                block=str(block + 1),
+                loss=loss.item() / examples,
+                accuracy=self._right[block].item() / examples,
+            )
+            for block, loss in self._losses.items()
+        ]
+        for tensor in (*self._losses.values(), *self._right.values()):
+            tensor.zero_()
+        self.noted.rows += rows
+        return rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs of this node between two steps, by name."""
+        named = {f"losses.{block}": tensor for block, tensor in self._losses.items()}
+        named |= {f"right.{block}": tensor for block, tensor in self._right.items()}
+        for block, stage in self.stages.items():
+            named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
+        return named
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over a state, in place. KeyError or RuntimeError if it is another network's."""
+        own = self.tensors()
+        refuse_other_tensors(own, tensors)
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+    def finished(self, block: int) -> dict[str, Tensor]:
+        """A block and its head, as they are now."""
+        return {name: t for name, t in self.stages[block].tensors().items() if not name.startswith("optimizer.")}
+
+    def _judged(self, model: StreamModel) -> list[int]:
+        return [block for block in self.blocks if model.reach.has_loss(block)]
+
+
+@torch.no_grad()
+def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
+    """Bring a finished block of another process into the model. KeyError or RuntimeError if it does not fit."""
+    own = {f"block.{name}": tensor for name, tensor in model.blocks[block].state_dict().items()}
+    head = model.head(block)
+    if head is not None:
+        own |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    refuse_other_tensors(own, tensors)
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])

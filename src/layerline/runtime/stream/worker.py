@@ -1,0 +1,258 @@
+"""A worker of a stream: carries out the rows of its nodes, step after step, in the plan's order.
+
+1. Inputs: what an earlier row here left, or a message from another node, also of the same process.
+2. The row itself.
+3. Messages to whoever needs its result.
+
+**Marks.** The first node decides when to save, and when to stop. It marks the activations of that step; every node
+passes the mark on with its own, and acts on it after its update. So all save after the same step, and nobody waits.
+
+    node 1   step 6   step 7 ■ saves      ■ travels with the activations of step 7
+    node 2            step 6   step 7 ■ saves
+    node 3                     step 6   step 7 ■ saves
+
+**Stopping.** After a mark that says so a node takes what the next one still sends it, leave to go on: so nobody sends
+to a process that has gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from layerline.errors import Stopped
+from layerline.events import EpochDone, Event, Minibatch, Row
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.wire import packed, unpacked
+from layerline.schedules.pattern import Step
+from layerline.schedules.plan import Action, Carries
+from layerline.schedules.stream import Stream
+from layerline.transport.base import Transport
+from layerline.transport.message import Key
+
+GO_ON, SAVE = 0, 1
+"""Marks; any other is the exit status to stop with."""
+_MARK = "mark"
+_PATIENCE = 3.0
+"""Seconds for which a worker that was asked to stop waits for the first node to say when."""
+_LARGE = 100_000
+"""Bytes of a message that says how fast a link is."""
+
+Decide = Callable[[], int]
+Save = Callable[[int, int], None]
+"""Keep a node's state after so many steps."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an input comes from: a row of the pattern, so many steps ago."""
+
+    row: int
+    carries: Carries
+    ago: int
+    node: int | None
+    """The node that sends it; None: it is here."""
+
+
+@dataclass
+class Link:
+    """Large messages as they arrived."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Row:
+    """A row of the pattern as its worker sees it."""
+
+    number: int
+    step: Step
+    sources: list[_Source] = field(default_factory=list)
+    sends: list[tuple[Carries, int, int]] = field(default_factory=list)
+    """What to which node, and how many steps later it is needed."""
+    kept: bool = False
+    """Whether another row here takes its result."""
+
+
+_TRAVELS = {Carries.OUTPUTS: "activations", Carries.GRADIENTS: "gradients", Carries.TURN: "turn"}
+
+
+class StreamWorker:
+    """The rows of `nodes`, this process's logical nodes by number, from step `start` on."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        nodes: Mapping[int, StreamNode],
+        feed: Feed,
+        transport: Transport,
+        *,
+        start: int,
+        decide: Decide,
+        save: Save,
+        stop: Stop,
+    ) -> None:
+        self.stream, self.nodes, self.feed, self.transport = stream, nodes, feed, transport
+        self.start, self._decide, self._save, self._stop = start, decide, save, stop
+        self._pattern = stream.pattern()
+        self._rows = [row for row in _rows(stream, self._pattern) if row.step.node in nodes]
+        self._values: dict[int, Tensor] = {}
+        self._marks: dict[int, int] = {}
+        self._asked: float | None = None
+        self._began = time.monotonic()
+        self._before = {number: (node.noted.seconds, node.noted.bytes) for number, node in nodes.items()}
+        self.link = Link()
+
+    def work(self) -> Generator[Event]:
+        """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of its nodes.
+
+        Stopped, after saving, when the first node was asked to.
+        """
+        for step in range(self.start, self.feed.steps):
+            self._learn(step)
+            rows = self._ended(step) if self.feed.ends_epoch(step) else None
+            mark = max(self._marks.values())
+            self._note(step, saving=mark != GO_ON or step + 1 == self.feed.steps)
+            epoch = self.feed.place(step)[0] + 1
+            yield Minibatch(epoch, "all blocks") if rows is None else EpochDone(epoch, rows)
+            if mark > SAVE:
+                self._take_turns(step)
+                raise Stopped("training was stopped", exit_status=mark)
+            self._heed()
+
+    def _learn(self, step: int) -> None:
+        """All rows of a step."""
+        parts = len(self.feed.parts(step))
+        self._marks = {node: self._decide() if node == 0 else GO_ON for node in self.nodes}
+        for row in self._rows:
+            if row.step.action != Action.UPDATE and self._microbatch(row) >= parts:
+                continue  # the last minibatch of an epoch may be too small for all
+            value = self._input(row, step)  # 1
+            begin = time.perf_counter()
+            result = self._carry_out(row, step, value)  # 2
+            if row.kept and result is not None:
+                self._values[row.number] = result
+            self._send(row, step, result)  # 3
+            busy = self.nodes[_node(row)].noted.busy
+            busy[row.number] = busy.get(row.number, 0.0) + time.perf_counter() - begin
+
+    def _microbatch(self, row: _Row) -> int:
+        shard = row.step.shard
+        assert isinstance(shard, int)
+        return shard % self.stream.microbatches
+
+    def _input(self, row: _Row, step: int) -> Tensor | None:
+        """Activations or a gradient for the row; whatever else it has to wait for has come, too."""
+        found = None
+        for source in row.sources:
+            if source.node is None:
+                found = self._values.pop(source.row)
+            elif step - source.ago >= self.start:
+                tensors = self._receive(source, _node(row), step - source.ago)
+                if _MARK in tensors:
+                    self._marks[_node(row)] = int(tensors.pop(_MARK).item())
+                if source.carries != Carries.TURN:
+                    found = unpacked(tensors)
+        return found
+
+    def _carry_out(self, row: _Row, step: int, value: Tensor | None) -> Tensor | None:
+        node, block, part = self.nodes[_node(row)], row.step.stage, self._microbatch(row)
+        match row.step.action:
+            case Action.FORWARD:
+                return node.forward(block, step, part, value)
+            case Action.BACKWARD:
+                assert isinstance(row.step.shard, int)
+                loss = block + row.step.shard // self.stream.microbatches
+                return node.backward(block, loss, step, part, value)
+            case _:
+                node.update(block, step)
+                return None
+
+    def _send(self, row: _Row, step: int, result: Tensor | None) -> None:
+        end = self.transport.at(_node(row)) if row.sends else None
+        for carries, to, later in row.sends:
+            if carries == Carries.TURN and step + later >= self.feed.steps:
+                continue
+            assert end is not None
+            tensors = {} if result is None or carries == Carries.TURN else packed(result)
+            if carries == Carries.OUTPUTS and self._microbatch(row) == 0:
+                tensors[_MARK] = torch.tensor([self._marks[_node(row)]], dtype=torch.uint8)
+            end.send(self._key(row.number, carries, step), tensors, to)
+
+    def _receive(self, source: _Source, node: int, step: int) -> dict[str, Tensor]:
+        assert source.node is not None
+        return self.transport.at(node).receive(self._key(source.row, source.carries, step), source.node)
+
+    def _key(self, row: int, carries: Carries, step: int) -> Key:
+        return Key(step * len(self._pattern) + row, _TRAVELS[carries], self._pattern[row].stage, step)
+
+    # Between two steps ---------------------------------------------------------------------------------------------
+
+    def _ended(self, step: int) -> list[Row]:
+        """The numbers of an epoch, of the nodes here."""
+        return [row for node in self.nodes.values() for row in node.end_epoch(step)]
+
+    def _note(self, step: int, *, saving: bool) -> None:
+        """What the transport counted; and the nodes' states, where they are due."""
+        for number, node in self.nodes.items():
+            end = self.transport.at(number)
+            for event in end.events[:]:
+                if event.direction == "receive" and event.nbytes >= _LARGE:
+                    self.link.bytes += event.nbytes
+                    self.link.seconds += event.end - event.begin
+            end.events.clear()
+            seconds, sent = self._before[number]
+            node.noted.seconds = seconds + time.monotonic() - self._began
+            node.noted.bytes = sent + sum(end.bytes_sent.values())
+            if saving:
+                begin = time.monotonic()
+                self._save(number, step + 1)
+                self._began += time.monotonic() - begin  # which is no training
+
+    def _take_turns(self, step: int) -> None:
+        """What the next node still sends: leave to go on with steps that are not done now."""
+        for row in self._rows:
+            for source in row.sources:
+                if source.node is not None and source.carries == Carries.TURN:
+                    for then in range(max(self.start, step + 1 - source.ago), step + 1):
+                        if then + source.ago < self.feed.steps:
+                            self._receive(source, _node(row), then)
+
+    def _heed(self) -> None:
+        """Stopped where this process was asked to, and the first node was not, or has gone on too far."""
+        if self._stop.exit_status is None or 0 in self.nodes:
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        if now - self._asked > _PATIENCE:
+            raise Stopped("training was stopped", exit_status=self._stop.exit_status)
+
+
+def _node(row: _Row) -> int:
+    assert isinstance(row.step.node, int)
+    return row.step.node
+
+
+def _rows(stream: Stream, pattern: list[Step]) -> Iterator[_Row]:
+    """The rows of a step with what they take from others and what they send."""
+    rows = [_Row(number, step) for number, step in enumerate(pattern)]
+    for row in rows:
+        for each in row.step.inputs:
+            source, ago = rows[each.step], each.ago
+            assert isinstance(ago, int)
+            crosses = _node(source) != _node(row)
+            if crosses:
+                source.sends.append((each.carries, _node(row), ago))
+            elif source.step.action == row.step.action and source.step.action != Action.UPDATE:
+                source.kept = True  # from block to block; what a block leaves for itself, its stage keeps
+            else:
+                continue
+            row.sources.append(_Source(each.step, each.carries, ago, _node(source) if crosses else None))
+    yield from rows

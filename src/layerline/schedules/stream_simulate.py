@@ -1,0 +1,208 @@
+"""What a stream would take: some steps carried out in thought, the rest by repetition.
+
+Problem: a run has tens of thousands of equal steps. Solution: nothing in a step depends on its number, only on when
+the rows and messages of the last steps ended. Where all those of the last steps ended exactly as much later than those
+of c steps earlier, everything that follows does, too: the stream is steady, with c steps every so many seconds. So
+steps are simulated until that is seen (twice as many each time), and the rest is added exactly. Every minibatch counts
+as a full one.
+
+A node holds at a time: weights, gradients and moments of its blocks; of each microbatch under way, from its forward to
+its last backward, what the forward left; and what has arrived and was not used yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerline.schedules.costs import World
+from layerline.schedules.lower import Messages, messages
+from layerline.schedules.plan import Action, Carries, Plan
+from layerline.schedules.simulate import Simulation, walk
+from layerline.schedules.stream import Stream, loss_of
+from layerline.schedules.stream_costs import StreamCosts
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_CYCLES = 8  # steps in a cycle, at most, that are looked for
+_SAME = 1e-9  # of the time so far: what rounding may make of equal differences
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSimulation:
+    """A stream in time. All in seconds and bytes."""
+
+    begin: Simulation
+    """The steps that were carried out in thought."""
+    steps: int
+    makespan: float
+    """Of all steps."""
+    step_seconds: float
+    """From a step to the next, once it is steady."""
+    activations: Ints
+    """The most each node holds at a time of outputs and gradients, kept or waiting."""
+
+    @property
+    def busy(self) -> Floats:
+        """Seconds each node computes, in all steps."""
+        return self.begin.busy / self.begin.plan.chapters * self.steps
+
+    @property
+    def utilisation(self) -> Floats:
+        """Fraction of the makespan each node computes."""
+        return self.busy / (self.makespan or 1.0)
+
+    @property
+    def sequential(self) -> float:
+        """What one node of speed 1 takes by itself."""
+        return self.begin.sequential / self.begin.plan.chapters * self.steps
+
+    @property
+    def speedup(self) -> float:
+        """Over one node of speed 1."""
+        return self.sequential / self.makespan if self.makespan else 1.0
+
+    def link_bytes(self) -> dict[tuple[int, int], int]:
+        """Bytes over each link, (sender, receiver), in all steps."""
+        each = self.begin.plan.chapters
+        return {link: count // each * self.steps for link, count in self.begin.link_bytes().items() if count}
+
+
+def simulate_stream(
+    stream: Stream,
+    costs: StreamCosts,
+    world: World,
+    steps: int,
+    *,
+    places: Sequence[int] = (),
+    measured: Floats | None = None,
+    at_least: int = 0,
+) -> StreamSimulation:
+    """Carry a stream out in thought.
+
+    `places`: the process of every node, where some take turns; then everything is told of processes. `measured`:
+    seconds of each row of a step, where they are known. `at_least`: steps to simulate.
+    """
+    count = min(steps, max(at_least, 4 * (stream.nodes + stream.window)))
+    while True:
+        plan = stream.plan(count)
+        alone = row_seconds(plan, stream, costs) if measured is None else np.tile(measured, count)
+        if places:
+            plan = replace(plan, node=np.array(places, np.int32)[plan.node], nodes=max(places) + 1)
+        found, activations = _carried_out(plan, alone, costs, world)
+        cycle = _cycle(found, stream.window)
+        if count >= steps or cycle:
+            break
+        count = min(steps, 2 * count)
+    last = found.end.reshape(count, -1).max(1)
+    length, later = cycle or (1, float(last[-1] - last[-2]) if count > 1 else float(last[-1]))
+    makespan = float(last[-1])
+    if steps > count:
+        at = count - length + (steps - count + length - 1) % length
+        makespan = float(last[at]) + (steps - 1 - at) // length * later
+    return StreamSimulation(found, steps, makespan, later / length, activations)
+
+
+def _carried_out(plan: Plan, alone: Floats, costs: StreamCosts, world: World) -> tuple[Simulation, Ints]:
+    """`alone`: what each row takes on a node of speed 1."""
+    sent = messages(plan)
+    seconds = alone / np.array(world.speeds)[plan.node] if world.speeds else alone
+    size = _message_bytes(plan, sent, costs, world)
+    start, end, leave, arrive = walk(plan, sent, seconds, size / world.bandwidth, world.latency)
+    activations = _peak(plan, sent, costs, start, end, arrive)
+    per_block = np.array([2 * w + m for w, m in zip(costs.weights, costs.moments, strict=True)])
+    owned = np.bincount(_places(plan), per_block, plan.nodes)
+    found = Simulation(
+        plan=plan,
+        messages=sent,
+        seconds=seconds,
+        start=start,
+        end=end,
+        leave=leave,
+        arrive=arrive,
+        bytes=size,
+        memory=(activations + owned).astype(np.int64),
+        sequential=float(alone.sum()),
+    )
+    return found, activations
+
+
+def _places(plan: Plan) -> NDArray[np.int32]:
+    """The node of each block."""
+    places = np.zeros(plan.blocks, np.int32)
+    places[plan.stage] = plan.node
+    return places
+
+
+def row_seconds(plan: Plan, stream: Stream, costs: StreamCosts) -> Floats:
+    """What each row takes on a node of speed 1."""
+    reach = stream.reach
+    back = np.zeros((plan.blocks, plan.blocks))
+    for block in range(plan.blocks):
+        for loss in reach.at(block):
+            back[block, loss] = costs.backward(reach, block, loss)
+    seconds = np.array(costs.forward)[plan.stage]
+    backward, update = plan.action == Action.BACKWARD, plan.action == Action.UPDATE
+    seconds[backward] = back[plan.stage, loss_of(plan)][backward]
+    seconds[update] = np.array(costs.update)[plan.stage[update]]
+    return seconds
+
+
+def _message_bytes(plan: Plan, sent: Messages, costs: StreamCosts, world: World) -> Ints:
+    """What each message has on the wire: outputs, or a gradient at the output of the block below."""
+    outputs = np.array([*costs.outputs, 0])  # a first block sends nothing down
+    down = sent.carries == Carries.GRADIENTS
+    size = outputs[plan.stage[sent.source] - down] * world.codec * (sent.carries != Carries.TURN)
+    return np.rint(size).astype(np.int64)
+
+
+def _cycle(found: Simulation, window: int) -> tuple[int, float] | None:
+    """How many steps repeat, and how long they take; None where the stream is not steady yet."""
+    steps = found.plan.chapters
+    ends = np.concatenate((found.end.reshape(steps, -1), _arrivals(found, window)), 1)
+    for length in range(1, _CYCLES + 1):
+        if steps < 2 * window + length + 2:
+            return None
+        look = slice(steps - 2 * window - 1, steps - window)
+        later = ends[look] - ends[look.start - length : look.stop - length]
+        if float(np.ptp(later)) <= _SAME * found.makespan:
+            return length, float(later.mean())
+    return None
+
+
+def _arrivals(found: Simulation, window: int) -> Floats:
+    """When the messages of each step arrived. The last steps have fewer, and are not looked at."""
+    plan, sent = found.plan, found.messages
+    step = plan.chapter[sent.source]
+    each = int(np.count_nonzero(step == 0))
+    arrivals = np.repeat(found.end.reshape(plan.chapters, -1).max(1)[:, None], each, 1)
+    whole = step < max(0, plan.chapters - window)
+    if each and whole.any():
+        arrivals[: plan.chapters - window] = found.arrive[whole].reshape(-1, each)
+    return arrivals
+
+
+def _peak(
+    plan: Plan, sent: Messages, costs: StreamCosts, start: Floats, end: Floats, arrive: Floats
+) -> NDArray[np.int64]:
+    """The most each node holds at a time of activations and their gradients."""
+    forward = np.flatnonzero(plan.action == Action.FORWARD)
+    last = np.zeros(len(plan))
+    used = (plan.action[plan.target] == Action.BACKWARD) & (plan.carries == Carries.OUTPUTS)
+    np.maximum.at(last, plan.source[used], end[plan.target[used]])
+    outputs = np.array([*costs.outputs, 0])
+    size = outputs[plan.stage[sent.source] - (sent.carries == Carries.GRADIENTS)] * (sent.carries != Carries.TURN)
+    held = np.array(costs.kept)[plan.stage[forward]]
+    times = np.concatenate((start[forward], last[forward], arrive, start[sent.needed]))
+    change = np.concatenate((held, -held, size, -size))
+    node = np.concatenate((plan.node[forward], plan.node[forward], sent.receiver, sent.receiver))
+    peaks = np.zeros(plan.nodes, np.int64)
+    for number in range(plan.nodes):
+        own = np.flatnonzero(node == number)
+        order = own[np.lexsort((change[own], times[own]))]  # what goes, goes first
+        peaks[number] = int(np.cumsum(change[order]).max(initial=0))
+    return peaks

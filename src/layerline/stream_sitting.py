@@ -1,0 +1,342 @@
+"""One process's part of a stream over nodes, from the newest cut to the result.
+
+Alone     all nodes are here
+Member    some are; rank 0 puts the result together, and what nodes let each other know stands on the board
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from layerline.data.text_set import TextSet
+from layerline.errors import CheckpointError, Elsewhere, Stopped
+from layerline.events import EpochDone, Event, Listener, Row, Saved, Started
+from layerline.planned import Outcome
+from layerline.reporting.run_folder import RunFolder
+from layerline.results import bits_of, values_of
+from layerline.runtime.checkpoint import Progress
+from layerline.runtime.execute import refuse_divergence
+from layerline.runtime.judging import readouts_of
+from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
+from layerline.runtime.saved import save_model
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.node import Noted, StreamNode, fill
+from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
+from layerline.transport.base import Transport
+from layerline.transport.in_process import InProcess
+from layerline.transport.message import Key
+from layerline.transport.process_group import ProcessGroup
+from layerline.transport.rendezvous import Facts, check_peers
+
+if TYPE_CHECKING:
+    from layerline.streamed import StreamJob
+
+
+class Alone:
+    """All nodes in this process."""
+
+    world = 1
+
+    def __init__(self, job: StreamJob, folder: RunFolder | None, heard: Listener, stop: Stop) -> None:
+        self.job, self.folder, self.heard, self.stop = job, folder, heard, stop
+        self.cuts = job.cuts(folder) if folder else None
+        self.feed = Feed(job.model, job.data)
+        owned = job.stream.owned
+        self.nodes = {node: StreamNode(owned[node], job.model, self.feed) for node in self._mine()}
+        self.latest = dict.fromkeys(self.nodes, 0)
+        self._saved_at = time.monotonic()
+        self.start = 0
+
+    def carry_out(self) -> Outcome:
+        """From the newest cut to the result."""
+        self._restore()
+        with self._transport() as transport:
+            self._begin()
+            link = self._train(transport)
+            noted = self._bring_home(transport)
+        return self._finish(noted, link)
+
+    # What several processes do otherwise -------------------------------------------------------------------------
+
+    def _mine(self) -> Sequence[int]:
+        return range(self.job.stream.nodes)
+
+    def _common(self) -> int:
+        """The newest cut that all nodes have."""
+        if not self.cuts:
+            return 0
+        return newest([self.cuts.steps(node) for node in self.nodes], max(map(self.cuts.whole, self.nodes)))
+
+    def _saved(self, node: int) -> int:
+        """The latest cut of a node, and of nodes elsewhere, as far as it is known."""
+        return self.latest[node]
+
+    def _transport(self) -> Transport:
+        return InProcess(self.job.stream.nodes, codec=self.job.run.codec, timeout=LONGEST_SECONDS)
+
+    def _known(self) -> list[Noted]:
+        """What the nodes had noted before this sitting."""
+        return [node.noted for node in self.nodes.values()]
+
+    def _hear(self, event: Event) -> None:
+        self.heard(event)
+
+    def _bring_home(self, transport: Transport) -> list[Noted]:
+        """The finished blocks into the model; what all nodes noted."""
+        return self._known()
+
+    # What all do -------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        self.start = self._common()
+        for number, node in self.nodes.items():
+            if not self.cuts:
+                return
+            if self.start:
+                tensors, node.noted = self.cuts.load(number, self.start, node.device)
+                try:
+                    node.load(tensors)
+                except (KeyError, RuntimeError) as error:
+                    raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
+            self.cuts.keep_only(number, self.start)
+            self.latest[number] = self.start
+
+    def _begin(self) -> None:
+        run, feed = self.job.run, self.feed
+        where, rows = str(self.folder.path) if self.folder else "", in_order(self._known())
+        self.heard(Started(run.preset, where, self.start, feed.steps, run.epochs, rows))
+
+    def _train(self, transport: Transport) -> Link:
+        self.job.model.train()
+        worker = StreamWorker(
+            self.job.stream,
+            self.nodes,
+            self.feed,
+            transport,
+            start=self.start,
+            decide=self._decide,
+            save=self._save,
+            stop=self.stop,
+        )
+        try:
+            for event in worker.work():
+                self._hear(event)
+                if isinstance(event, EpochDone):
+                    refuse_divergence(event.rows, self.job.run.optimizer.lr)
+        except Stopped as stopped:
+            raise self._told(stopped) from None
+        return worker.link
+
+    def _decide(self) -> int:
+        """The first node: what to do after the step that begins."""
+        if self.stop.exit_status is not None:
+            return self.stop.exit_status
+        due = time.monotonic() - self._saved_at >= self.job.run.checkpoint_seconds
+        return SAVE if due and self.cuts else GO_ON
+
+    def _save(self, number: int, step: int) -> None:
+        """Keep a node's state; forget those that nobody will go on from any more."""
+        if not self.cuts:
+            return
+        node = self.nodes[number]
+        whole = min(self._saved(each) for each in range(self.job.stream.nodes))
+        path = self.cuts.save(number, step, node.tensors(), node.noted, whole)
+        self.latest[number] = step
+        if number == 0:
+            self._saved_at = time.monotonic()
+            self.heard(Saved(str(path)))
+        all_have = min(self._saved(each) for each in range(self.job.stream.nodes))
+        for mine in self.nodes:
+            self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < all_have])
+
+    def _tidy(self) -> None:
+        """When all nodes are done: nothing but the last cut is needed."""
+        for mine in self.nodes:
+            if self.cuts:
+                self.cuts.keep_only(mine, self.feed.steps)
+
+    def _told(self, stopped: Stopped) -> Stopped:
+        if not self.folder:
+            return Stopped("training was stopped; nothing was saved", exit_status=stopped.exit_status)
+        done = min(self.latest.values())
+        return Stopped(
+            f"training was stopped and saved after {done:,} of {self.feed.steps:,} minibatches",
+            exit_status=stopped.exit_status,
+            hint=f"go on with: layerline resume {self.folder.path}",
+        )
+
+    def _heed(self) -> None:
+        if self.stop.exit_status is not None:
+            what = "training is finished; its evaluation was stopped"
+            hint = f"go on with: layerline resume {self.folder.path}" if self.folder else None
+            raise Stopped(what, exit_status=self.stop.exit_status, hint=hint)
+
+    def _finish(self, noted: Sequence[Noted], link: Link) -> Outcome:
+        job, folder, rows = self.job, self.folder, in_order(noted)
+        progress = Progress(max(each.seconds for each in noted), rows)
+        more = measured(noted, self.world) | job.predicted(noted, self.world, self.feed.steps, link)
+        more |= bits_of(job.model, job.data)
+        held_out = True if isinstance(job.data, TextSet) else None
+        readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}
+        values = values_of(job.model, job.data.name, readouts, progress, folder, held_out=held_out, **more)
+        if folder:
+            save_model(job.model, folder.model)
+            folder.write_result(values, rows)
+        return job.model, values, rows
+
+
+class Member(Alone):
+    """Some nodes in this process, others elsewhere."""
+
+    def __init__(
+        self, job: StreamJob, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board
+    ) -> None:
+        self.member, self.board, self.world = member, board, member.world
+        self.places = placement(job.plan, member.world)
+        self._waiting: dict[int, list[Row]] = {}
+        super().__init__(job, folder, heard, stop)
+
+    def _mine(self) -> Sequence[int]:
+        return [node for node, rank in enumerate(self.places) if rank == self.member.rank]
+
+    def _common(self) -> int:
+        job, member, board = self.job, self.member, self.board
+        facts = Facts.here(run=job.run.digest(), plan=job.plan.digest(), data=job.data.digest())
+        board.meet()
+        check_peers(
+            member.store(join_seconds()),
+            member.rank,
+            member.world,
+            facts,
+            generation=board.generation,
+            timeout=join_seconds(),
+        )
+        for node in self.nodes:
+            board.post(f"cuts {node}", [self.cuts.steps(node), self.cuts.whole(node)] if self.cuts else [[], 0])
+        steps, whole = zip(*self._from_all("cuts"), strict=True)
+        return newest(steps, max(whole))
+
+    def _from_all(self, what: str) -> list[Any]:
+        """What every node posted."""
+        nodes = range(self.job.stream.nodes)
+        who = [f"rank {self.places[node]}" for node in nodes]
+        return self.board.wait([f"{what} {node}" for node in nodes], who)
+
+    def _saved(self, node: int) -> int:
+        if node in self.nodes:
+            return self.latest[node]
+        step: int = self.board.look(f"saved {node}") or self.start
+        return step
+
+    def _save(self, number: int, step: int) -> None:
+        super()._save(number, step)
+        self.board.post(f"saved {number}", step)
+
+    def _transport(self) -> Transport:
+        nodes, home = range(self.job.stream.nodes), self.places.index(0)
+        links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
+        links |= {(node, home) for node in nodes if self.places[node] != 0}
+        return ProcessGroup(
+            self.member.store(join_seconds()),
+            self.member.rank,
+            self.places,
+            links,
+            plan=self.job.plan.digest(),
+            generation=self.board.generation,
+            codec=self.job.run.codec,
+            timeout=LONGEST_SECONDS,
+            join=join_seconds(),
+            silence=silence_seconds(),
+            host=self.member.host,
+        )
+
+    def carry_out(self) -> Outcome:
+        self._restore()
+        with self._transport() as transport, self.board.telling(leave=False):
+            for number, node in self.nodes.items():
+                self.board.post_pieces(f"before {number}", [node.noted.to_dict()])
+            self._begin()
+            link = self._train(transport)
+            noted = self._bring_home(transport)
+        return self._finish(noted, link)
+
+    def _known(self) -> list[Noted]:
+        if self.member.rank:
+            return super()._known()
+        return self._noted("before")
+
+    def _noted(self, when: str) -> list[Noted]:
+        """What every node had noted."""
+        nodes = range(self.job.stream.nodes)
+        return [Noted.from_dict(self.board.wait_pieces(f"{when} {node}", f"node {node}")[0]) for node in nodes]
+
+    def _hear(self, event: Event) -> None:
+        """Rank 0 hears of an epoch when all nodes have done it."""
+        if not isinstance(event, EpochDone):
+            self.heard(event)
+            return
+        self.board.post(f"epoch {event.epoch} {self.member.rank}", [vars(row) for row in event.rows])
+        if self.member.rank == 0:
+            self._waiting[event.epoch] = event.rows
+            self._complete()
+
+    def _complete(self) -> None:
+        """Tell of epochs that all have done."""
+        for epoch in sorted(self._waiting):
+            others = [self.board.look(f"epoch {epoch} {rank}") for rank in range(1, self.world)]
+            if any(each is None for each in others):
+                break
+            rows = self._waiting.pop(epoch) + [Row(**row) for each in others for row in each]
+            self.heard(EpochDone(epoch, rows))
+
+    def _bring_home(self, transport: Transport) -> list[Noted]:
+        """Blocks of other processes go to the first node of rank 0, and with them all that was noted."""
+        job, home = self.job, self.places.index(0)
+        for number, node in self.nodes.items():
+            for block in node.blocks if self.member.rank else ():
+                transport.at(number).send(_final(block, self.feed.steps), node.finished(block), home)
+            self.board.post_pieces(f"after {number}", [node.noted.to_dict()])
+        if self.member.rank:
+            self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)
+            self._tidy()
+            raise Elsewhere("this process has done its part; rank 0 has the result")
+        for number, blocks in enumerate(job.stream.owned):
+            for block in blocks if self.places[number] else ():
+                tensors = transport.at(home).receive(_final(block, self.feed.steps), number)
+                try:
+                    fill(job.model, block, tensors)
+                except (KeyError, RuntimeError) as error:
+                    raise CheckpointError(f"node {number} sent another block {block + 1}: {error}") from None
+        noted = self._noted("after")
+        self._complete()
+        self.board.post("home", True)
+        self._tidy()
+        return noted
+
+
+def measured(noted: Sequence[Noted], processes: int) -> dict[str, Any]:
+    """For `result.json`. Nodes that one process carries out take turns, so the whole is as many processes."""
+    seconds = max(each.seconds for each in noted)
+    busy = [sum(each.busy.values()) for each in noted]
+    return {
+        "processes": processes,
+        "utilisation": round(sum(busy) / (processes * seconds), 4) if seconds else 1.0,
+        "speedup": round(sum(busy) / seconds, 4) if seconds else 1.0,
+        "busy_seconds": [round(each, 3) for each in busy],
+        "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
+        "bytes_sent": sum(each.bytes for each in noted),
+    }
+
+
+def in_order(noted: Sequence[Noted]) -> list[Row]:
+    """All rows, epoch by epoch."""
+    return sorted((row for each in noted for row in each.rows), key=lambda row: (row.epoch, int(row.block)))
+
+
+def _final(block: int, steps: int) -> Key:
+    """A finished block on its way home."""
+    return Key(block, "final", block, steps)

@@ -1,0 +1,121 @@
+"""A stream over nodes, from its plan to its result.
+
+    alone      one process carries out all nodes
+    member     this process carries out some nodes; rank 0 puts the result together
+    launcher   this process starts the members, and reads what rank 0 left (see `team`)
+
+What the first two do is told in `stream_sitting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from layerline.data.text_set import AnySet
+from layerline.errors import UsageError
+from layerline.events import Event, Listener, Row
+from layerline.planned import Outcome
+from layerline.reporting.run_folder import RunFolder
+from layerline.runtime.members import Board, Membership, join_seconds, placement
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.cuts import Cuts, newest
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.node import Noted
+from layerline.runtime.stream.planning import costs_of, stream_of, world_of
+from layerline.runtime.stream.worker import Link
+from layerline.runtime.threads import compute_threads
+from layerline.schedules.costs import ONE_HOST, Machine
+from layerline.schedules.plan import Plan
+from layerline.schedules.stream import WINDOW, Stream
+from layerline.schedules.stream_simulate import simulate_stream
+from layerline.schedules.stream_validate import validate_stream
+from layerline.schedules.timing import Sync
+from layerline.stream_run import StreamRun
+from layerline.stream_sitting import Alone, Member, in_order
+from layerline.transport.boundary import Plain
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A stream over nodes with everything it needs."""
+
+    run: StreamRun
+    model: StreamModel
+    data: AnySet
+    stream: Stream
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of as many steps as show everything that is repeated."""
+        plan = self.stream.plan(WINDOW + 1)
+        validate_stream(plan, self.stream.reach, self.stream.window)
+        return plan
+
+    def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
+        """Train from the folder's newest cut to the end; leave everything in the folder.
+
+        `Elsewhere` in a process whose part is done, where another has the result.
+        """
+        member = Membership.of_environment()
+        hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
+        with compute_threads(self.run):
+            if not (member and folder):
+                with folder.alone() if folder else nullcontext(), hears as heard:
+                    return Alone(self, folder, heard, stop).carry_out()
+            board = Board(member, join_seconds())
+            with board.telling(), ExitStack() as stack:
+                if member.rank == 0:
+                    stack.enter_context(folder.alone())
+                heard = stack.enter_context(hears) if member.rank == 0 else _mute
+                outcome = Member(self, folder, heard, stop, member, board).carry_out()
+            board.leave()
+            return outcome
+
+    def cuts(self, folder: RunFolder) -> Cuts:
+        """The run's cuts in its folder."""
+        identity = {"run": self.run.digest(), "data": self.data.digest(), "plan": self.plan.digest()}
+        return Cuts(folder.checkpoints, identity)
+
+    def rows(self, folder: RunFolder) -> list[Row]:
+        """The numbers of all epochs, as a finished run left them."""
+        cuts, device = self.cuts(folder), next(self.model.parameters()).device
+        step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
+        return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
+
+    def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
+        """For `result.json`: what the plan says of the time, with what its rows took on average."""
+        busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
+        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
+        bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
+        world = world_of(self.run, bandwidth, ONE_HOST.latency)
+        costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
+        found = simulate_stream(self.stream, costs, world, steps, places=places, measured=rows)
+        return {"predicted_seconds": round(found.makespan, 3), "predicted_from": "rows"}
+
+
+def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
+    """The job of a stream over nodes. UsageError for more nodes than blocks, and for heads that look into others."""
+    if any(hasattr(head, "follow") for head in model.heads.values()):
+        raise UsageError(
+            f"the head '{run.head.kind}' follows the weights of a later block, which another node may have",
+            hint="choose another --head, or leave out --nodes",
+        )
+    if not isinstance(run.timing, Sync):
+        raise UsageError(
+            f"blocks with {run.timing.kind} timing are carried out by one node so far", hint="leave out --nodes"
+        )
+    if not isinstance(run.boundary, Plain):
+        raise UsageError(
+            f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
+        )
+    return StreamJob(run, model, data, stream_of(model))
+
+
+def _mute(event: Event) -> None:
+    """Rank 0 speaks for all."""

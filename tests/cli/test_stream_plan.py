@@ -1,0 +1,83 @@
+"""`layerline plan` for runs that train in a stream."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.command import Layerline
+
+RUN = """
+kind = "stream"
+dataset = "digits"
+nodes = 3
+batch_size = 128
+[network]
+kind = "conv"
+widths = [4, 6, 6]
+classifier = "linear"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "run.toml"
+    path.write_text(RUN, encoding="utf-8")
+    return str(path)
+
+
+def test_a_stream_is_drawn_and_timed(layerline: Layerline, file: str) -> None:
+    answer = layerline("plan", file)
+    assert (answer.status, answer.err) == (0, "")
+    assert "node 1  1F0  1B0   1U  1F0  1B0   1U" in answer.out
+    assert "node 2       2F0  2B0   2U  2F0  2B0   2U" in answer.out
+    assert "1 → 2" in answer.out
+    assert "2 → 1" not in answer.out, "with reach 1 nothing comes back"
+    assert "activations" in answer.out
+
+
+def test_in_numbers(layerline: Layerline, file: str) -> None:
+    local, whole = (
+        json.loads(layerline("plan", file, "--reach", reach, "--compare", "--format", "json").out)
+        for reach in ("1", "all")
+    )
+    assert local["owned"] == [[1], [2], [3]]
+    assert local["steps"] == 120
+    assert local["makespan"] < whole["makespan"]
+    assert whole["bytes"] == 2 * local["bytes"]
+    assert [way["name"] for way in local["compare"]] == ["reach 1", "reach 2", "reach all", "GPipe", "1F1B"]
+    gpipe, one = local["compare"][-2:]
+    assert gpipe["seconds"] == one["seconds"]
+    assert gpipe["memory"] > one["memory"]
+    assert [way["note"] for way in whole["compare"]][2] == ""
+
+
+def test_memory_does_not_grow_with_microbatches(layerline: Layerline, file: str) -> None:
+    """Per example: more microbatches are smaller ones, and one at a time is kept."""
+    words = ("plan", file, "--link", "ideal", "--latency", "0", "--format", "json")
+    few, many = (json.loads(layerline(*words, "--microbatches", m).out)["peak_activations"] for m in ("2", "16"))
+    assert all(m <= f for f, m in zip(few, many, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--nodes 4", "4 nodes for a stream through 3 blocks: each needs one at least\n  choose --nodes 3"),
+        ("--measure", "--measure is about the slots of chapters; a stream has none"),
+        ("--reach 4", "a gradient cannot reach over 4 of 3 block"),
+        ("--speeds 1,2", "2 speeds for 3 nodes"),
+        ("--chapters 3", "unknown flag --chapters"),
+        ("--arithmetic 0", "--arithmetic should be greater than 0, got 0"),
+    ],
+)
+def test_a_wrong_request_ends_with_2_and_says_why(layerline: Layerline, file: str, words: str, message: str) -> None:
+    answer = layerline("plan", file, *words.split())
+    assert (answer.status, answer.out) == (2, "")
+    assert f"error: {message}" in answer.err
+
+
+def test_its_own_flag_for_the_number_of_blocks(layerline: Layerline, file: str) -> None:
+    answer = layerline("plan", file, "--cut", "count", "--blocks", "2", "--nodes", "2", "--format", "json")
+    assert json.loads(answer.out)["blocks"] == 2
