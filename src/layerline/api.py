@@ -14,6 +14,7 @@ from torch import nn
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
+from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
@@ -34,7 +35,7 @@ from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free import FreeTrainer
-from layerline.runtime.stream.model import build_stream_model
+from layerline.runtime.stream.model import build_stream_model, refuse_single_examples
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
@@ -159,14 +160,17 @@ def evaluate(
 def _to_judge(model: AnyModel, dataset: str | None, data_dir: str | Path | None) -> AnySet:
     """The set that was named, or the run's."""
     run = model.run
-    if not run.has_own_data or dataset in dataset_names():
+    if not run.has_own_data:
         return load_set(run, dataset, data_dir=data_dir)
     if dataset is None:
         raise UsageError(
             f"every node of this run has held-out data of its own, in {run.dataset}",
             hint=f"name the set to judge on: --dataset {path_of(run.dataset, 0)}",
         )
-    return renumber(load_part(dataset), model.classes)
+    path = Path(dataset).expanduser()
+    data = load_part(dataset) if path.exists() else load_set(run, dataset, data_dir=data_dir)
+    assert isinstance(data, Dataset)
+    return renumber(data, model.classes)  # labels count in the order in which the nodes named the classes
 
 
 @dataclass(frozen=True)
@@ -254,6 +258,7 @@ def _prepare_stream(
         raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
     with compute_threads(run):
         model = build_stream_model(run, data).to(device)
+        refuse_single_examples(model, data)
         if not run.is_planned:
             return _Job(make_trainer(model, data), data)
         job = stream_job(run, model, data)
@@ -267,7 +272,7 @@ def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
     name = data.name if data and not run.has_own_data else run.dataset
     is_path = run.has_own_data or (name not in (*dataset_names(), *TEXT_NAMES) and Path(name).exists())
     return run.replace(
-        dataset=str(Path(name).resolve()) if is_path else name,  # found from any folder when resumed
+        dataset=str(Path(name).expanduser().resolve()) if is_path else name,  # found from any folder when resumed
         **run.settled,
         threads=run.threads or max(1, usable_cores() // run.nodes),
         device=_device(run).type,

@@ -108,10 +108,17 @@ class BaseRun(Settings):
         return tomli_w.dumps(self.to_dict())
 
     def digest(self) -> str:
-        """SHA-256 of everything that decides the result; a checkpoint belongs to one digest."""
-        settings = self.to_dict()
-        for name in ("preset", "checkpoint_seconds", "eval_every"):
-            del settings[name]
+        """SHA-256 of everything that decides the result; a checkpoint belongs to one digest.
+
+        Fields at their default are left out, so that a run outlives the version that adds a setting.
+        """
+        indifferent = ("preset", "checkpoint_seconds", "eval_every")
+        fields = type(self).model_fields
+        settings = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in indifferent and getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @classmethod

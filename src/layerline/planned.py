@@ -88,6 +88,7 @@ class PlanJob:
         heard(PlanStarts(self.plan, forecast.before(), standings.look))
         pipeline.work(both(standings.hear, heard), stop, pipeline.here(), sitting=before.sittings)
         model = pipeline.model()
+        pipeline.tidy()
         judged = judge_here(pipeline, model, self.data, stop)
         return Trained(pipeline, model, Measured.of(pipeline.slots, self.plan.nodes), forecast, judged)
 
@@ -132,7 +133,8 @@ def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | No
 
 def check_nodes(run: Run) -> None:
     """UsageError for nodes that the schedule of a run cannot use, found without its data."""
-    refuse_unused_nodes(run, planned(run, _count(run, None)))
+    examples = run.nodes * run.batch_size  # as many as any plan needs
+    refuse_unused_nodes(run, planned(run, _count(run, None), examples=examples), examples)
 
 
 def _count(run: Run, blocks: Sequence[nn.Module] | None) -> int:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from layerline.base_run import BaseRun
 from layerline.blocks.architecture import Architecture
 from layerline.blocks.conv import Conv
-from layerline.blocks.cut import Cut, CutLayers
+from layerline.blocks.cut import Cut, CutCount, CutLayers
 from layerline.blocks.heads.ahead import ManHead
 from layerline.blocks.heads.heads import Head
 from layerline.blocks.heads.image import MlpSrHead
@@ -65,6 +65,11 @@ class StreamRun(BaseRun):
             raise UsageError(
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
+            )
+        if isinstance(self.cut, CutCount) and self.cut.balance == "time":
+            raise UsageError(
+                "times differ from one start to the next, and with them the blocks, so this run could not be resumed",
+                hint="choose --balance macs, or say where blocks begin: --cut at --positions N,N,…",
             )
         self._refuse_dependence()
         check_speeds(self.speeds, self.nodes)

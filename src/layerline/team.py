@@ -60,7 +60,7 @@ class Team:
         if not run.is_planned:
             raise UsageError(
                 f"{self.processes} processes need nodes to carry out",
-                hint="choose --schedule and --nodes, or one process",
+                hint="choose --nodes (and, in chapters, --schedule), or one process",
             )
         refuse_idle(self.processes, run.nodes)
         if own:

@@ -186,3 +186,13 @@ def test_the_folder_of_a_run_is_no_preset(digits_run: Path) -> None:
 def test_a_missing_file() -> None:
     with pytest.raises(UsageError, match=r"cannot read nowhere.toml: No such file"):
         resolve("nowhere.toml")
+
+
+def test_families_are_not_mixed(tmp_path: Path) -> None:
+    mixed = _toml(tmp_path, 'kind = "stream"\npreset = "digits"\n')
+    with pytest.raises(UsageError, match="preset digits trains in chapters or side by side"):
+        resolving.resolve(mixed)
+    stream = _toml(tmp_path, 'kind = "stream"\nreach = 2\n', "stream.toml")
+    with pytest.raises(UsageError, match="describes a stream, and digits is none"):
+        resolving.resolve("digits", stream)
+    assert resolving.resolve("dgl-cifar10", stream).to_dict()["reach"] == 2

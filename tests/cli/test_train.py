@@ -86,6 +86,31 @@ def test_a_flag_of_the_other_family_is_unknown(layerline: Layerline) -> None:
     assert "unknown flag --negatives" in answer.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--dataset digits dgl-cifar10 --reach 9", "--validation dgl-cifar10 --reach 9", "dgl-cifar10 --reach=9"],
+)
+def test_the_family_is_that_of_the_start_wherever_it_stands(layerline: Layerline, words: str) -> None:
+    """`digits` is a preset and a data set: as a flag's value it made the flags those of another family."""
+    answer = layerline("train", *words.split(), "--threads", "1", "--epochs", "0")
+    assert answer.status == 2
+    assert "--epochs should be greater" in answer.err
+
+
+def test_flags_that_would_change_nothing_in_a_stream(layerline: Layerline) -> None:
+    for words, said in (("interlocking-shakespeare --flip", "no pixels"), ("dgl-cifar10 --tokens bytes", "no text")):
+        answer = layerline("train", *words.split())
+        assert answer.status == 2
+        assert said in answer.err
+
+
+def test_a_preset_that_is_no_name(layerline: Layerline, tmp_path: Path) -> None:
+    (tmp_path / "odd.toml").write_text('preset = ["x"]', encoding="utf-8")
+    answer = layerline("train", tmp_path / "odd.toml")
+    assert answer.status == 2
+    assert "there is no preset" in answer.err
+
+
 def test_the_validation_flag_leaves_the_test_set_unread(layerline: Layerline, images: Path) -> None:
     flags = ("--dataset", images, "--validation", "--eval-every", "1", *_SMALL, "--format", "json", "--quiet")
     values = json.loads(layerline("train", "ff-mnist", *flags).out)

@@ -266,3 +266,29 @@ def test_from_python(clinics: str) -> None:
         api.train(described(clinics.replace("clinics", "nowhere")))
     with pytest.raises(UsageError, match="every node reads data of its own"):
         api.train(described(clinics), data=load_digits())
+
+
+def test_judged_on_a_known_set_labels_are_those_of_the_model(tmp_path: Path) -> None:
+    """Classes stand in the order in which nodes first named them; a set of another order was judged at random."""
+    train = load_digits().train
+    images, labels = train.inputs.numpy(), train.labels.numpy()
+    for node, seen in enumerate(([5, 6, 7, 8, 9], [9, 0, 1, 2, 3, 4]), start=1):
+        mine = np.isin(labels, seen)
+        numbers = np.array([seen.index(label) for label in labels[mine]])
+        names = np.array([str(label) for label in seen])
+        np.savez(tmp_path / f"{node}.npz", x=images[mine], y=numbers, classes=names)
+    longer = {"nodes": 2, "epochs": 20, "batch_size": 32, "network": {"kind": "mlp", "widths": [100, 100]}}
+    averaged = {"schedule": {"kind": "federated", "average": True}}
+    run = described(str(tmp_path / "{node}.npz"), **longer, **averaged)
+    api.train(run, out_dir=tmp_path / "run")
+    assert "".join(api.load(tmp_path / "run").classes) == "5678901234"
+    assert api.evaluate(tmp_path / "run", dataset="digits")["test_accuracy"] > 0.5
+
+
+def test_own_data_exchanged_per_batch_over_processes(clinics: str, tmp_path: Path) -> None:
+    """The launcher, which reads no data, once took a plan without images for a wrong one."""
+    words = own(clinics, "--average", "--exchange", "batch", "--processes", "2", "--quiet")
+    assert main([*words, "--out-dir", str(tmp_path / "two")]) == 0
+    run = Run.from_toml(tmp_path / "two" / "config.toml")
+    api.train(run, out_dir=tmp_path / "one")
+    assert result(tmp_path / "one")["weights_sha256"] == result(tmp_path / "two")["weights_sha256"]

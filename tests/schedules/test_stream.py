@@ -175,11 +175,11 @@ def _edge(action: Action) -> int:
     [
         (_with("action", _row(Action.FORWARD), Action.TRAIN), "is no row of a stream"),
         (_with("stage", _row(Action.FORWARD), 4), "has no such block"),
-        (_with("chapter", _row(Action.UPDATE), 3), "is in none of 3 steps"),
+        (_with("round", _row(Action.UPDATE), 3), "is in none of 3 steps"),
         (_with("node", _row(Action.UPDATE), 2), "is not on its block's node"),
         (_with("shard", _row(Action.BACKWARD), 6), "has a gradient that does not come there"),
         (_with("shard", _row(Action.FORWARD), 1), "is there twice"),
-        (_with("chapter", _row(Action.UPDATE), 2), "is there twice"),
+        (_with("round", _row(Action.UPDATE), 2), "is there twice"),
         (_with("source", _edge(Action.FORWARD), len(BASE) - 1), "needs a row that is not before it"),
         (_with("source", _edge(Action.FORWARD), _row(Action.FORWARD, 2, 0)), "from a row that does not give it"),
         (_with("carries", _edge(Action.FORWARD), Carries.STATE), "has an input that no row of a stream takes"),

@@ -78,6 +78,11 @@ def _start(start: str) -> tuple[str, Family, list[Layer]]:
 def _config(path: Path, name: str, root: Family) -> Layer:
     """The layer of --config, which lies over any preset."""
     settings = read_toml(path)
+    if "kind" in settings and family(settings, str(path)) is not root:
+        raise UsageError(
+            f"{path} describes a {settings['kind']}, and {name} is none",
+            hint=f"lay it over a preset of its family, or train it: layerline train {path}",
+        )
     own = _known(settings.pop("preset", name), path)
     if own not in (name, _CUSTOM):
         raise UsageError(f"{path} lies over the preset {own}, not {name}", hint=f"train it: layerline train {path}")
@@ -137,4 +142,9 @@ def _unused_in_stream(run: StreamRun) -> dict[str, str]:
         unused["speeds"] = unused["codec"] = "there is one node"
     else:
         unused["eval_every"] = "over nodes a stream looks at held-out data at its end only"
+    if run.reads_text:
+        unused["augment"] = unused["standardise"] = "a text has no pixels"
+        unused["validation"] = "a text is judged on its end in any case"
+    else:
+        unused["tokens"] = f"a {run.network.kind} network reads no text"
     return unused

@@ -73,8 +73,8 @@ class Account(Settings):
 
     @property
     def numbered(self) -> bool:
-        """Whether the classes have no names but their numbers."""
-        return self.classes == tuple(map(str, range(len(self.classes))))
+        """Whether the classes have no names but numbers."""
+        return all(name.isdecimal() for name in self.classes)
 
 
 @dataclass(frozen=True)

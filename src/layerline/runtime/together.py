@@ -96,10 +96,15 @@ class Together:
 
     def _compare(self) -> None:
         """The same error in all processes if one has something else."""
-        facts = Facts.here(run=self.run.digest(), plan=self.plan.digest(), data=self.data.digest())
+        facts = Facts.here(run=self._whose, plan=self.plan.digest(), data=self.data.digest())
         self.board.meet()
         store, generation = self.member.store(join_seconds()), self.board.generation
         check_peers(store, self.member.rank, self.member.world, facts, generation=generation, timeout=join_seconds())
+
+    @property
+    def _whose(self) -> str:
+        """The run, with what all have to agree on besides: where nodes save themselves together, when."""
+        return self.run.digest() + (f" {self.run.checkpoint_seconds}" if self.plan.by_batch else "")
 
     def _sitting(self, pipeline: Pipeline, before: Measured) -> int:
         """How often the run was started, by whoever knows of most; all know then how far the nodes are."""

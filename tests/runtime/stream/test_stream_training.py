@@ -14,11 +14,14 @@ from layerline.blocks.heads.ahead import MomentumHead
 from layerline.blocks.heads.text import SharedUnembedding
 from layerline.blocks.layer import Unembedding
 from layerline.data.dataset import Dataset, Examples
+from layerline.data.text import read_text
+from layerline.data.text_set import TextSet
 from layerline.errors import Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch
 from layerline.runs import AnyRun
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.model import StreamModel, build_stream_model
+from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.stream_run import StreamRun
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
@@ -156,6 +159,9 @@ def test_reach_of_the_whole_network_needs_no_heads() -> None:
         ({"reach": 0}, "reaches at least its own block"),
         ({"microbatches": 17}, "do not make 17 microbatches"),
         ({"cut": {"kind": "count", "blocks": 9}}, "9"),
+        ({"cut": {"kind": "count", "blocks": 2, "balance": "time"}}, "could not be resumed"),
+        ({"batch_size": 95}, "would be one example"),
+        ({"batch_size": 6, "microbatches": 6}, "a microbatch would be one example"),
         ({"head": {"kind": "unembedding"}}, "does not fit"),
         ({"network": {"kind": "transformer"}}, "wants tokens"),
     ],
@@ -196,3 +202,19 @@ def test_the_blocks_of_a_language_model_run_freely(tmp_path: Path) -> None:
     assert free["weights_sha256"] == in_step["weights_sha256"]
     assert free["boundaries"] == in_step["boundaries"]
     assert all(0 < entry["error"] < 1 for entry in free["boundaries"])
+
+
+def test_a_shared_unembedding_is_shared_again_after_loading(tmp_path: Path) -> None:
+    """Where the memory is not the same (after a move to a GPU), a resumed run began with fresh weights in the head."""
+    run = text_run(tmp_path, head={"kind": "shared-unembedding"}, max_steps=4)
+    data = TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset)
+    trained, fresh = (StreamTrainer(build_stream_model(run, data), data) for _ in range(2))
+    for _ in trained.train():
+        pass
+    head = fresh.model.head(0)
+    assert isinstance(head, SharedUnembedding)
+    head.shared = head.shared.clone()
+    fresh.load(trained.tensors(), trained.cursor)
+    theirs = trained.model.head(0)
+    assert isinstance(theirs, SharedUnembedding)
+    assert torch.equal(head.shared, theirs.shared)

@@ -63,13 +63,16 @@ class StreamModel(Predictor):
 
     def follow(self) -> None:
         """Heads that are made of later layers take a step after them; to be called after every update."""
+        self.share()
         for block, head in self.heads.items():
-            ahead = flat(list(self.blocks[int(block) + 1 :]))
             if isinstance(head, MomentumHead):
-                head.follow(ahead[0])
-            elif isinstance(head, SharedUnembedding):
-                last = ahead[-1]
-                assert isinstance(last, Unembedding)
+                head.follow(flat(list(self.blocks[int(block) + 1 :]))[0])
+
+    def share(self) -> None:
+        """Heads that use a later layer's weights as they are use those of now: after a move, or after loading."""
+        for block, head in self.heads.items():
+            last = flat(list(self.blocks[int(block) + 1 :]))[-1]
+            if isinstance(head, SharedUnembedding) and isinstance(last, Unembedding):
                 head.follow(last)
 
     def encoded(self, raw: Tensor) -> Tensor:
@@ -128,6 +131,21 @@ class StreamModel(Predictor):
         """The run's precision for forward passes of any module."""
         dtype = PRECISIONS[self.run.precision]
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
+
+
+def refuse_single_examples(model: StreamModel, data: AnySet) -> None:
+    """UsageError where a minibatch, or a part of one, would be a single example, which batch norm cannot learn from."""
+    run, count = model.run, data.windows if isinstance(data, TextSet) else len(data.train)
+    sizes = {min(run.batch_size, count), count % run.batch_size or run.batch_size}
+    smallest = min(len(part) for size in sizes for part in torch.empty(size).chunk(run.microbatches))
+    if smallest > 1 or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return
+    what = "microbatch" if run.microbatches > 1 else "minibatch"
+    raise UsageError(
+        f"of {count:,} examples in minibatches of {run.batch_size} a {what} would be one example, "
+        "which batch norm cannot learn from",
+        hint="choose another --batch-size" + (", or fewer --microbatches" if run.microbatches > 1 else ""),
+    )
 
 
 def build_stream_model(run: StreamRun, data: AnySet) -> StreamModel:

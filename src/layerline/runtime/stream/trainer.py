@@ -54,6 +54,7 @@ class StreamTrainer(BaseTrainer):
             for index, block in enumerate(model.blocks)
         ]
         self.crossings = crossings(model, self.device)
+        model.share()
         self.cursor = Cursor()
         self._losses = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
         self._right = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
@@ -112,6 +113,7 @@ class StreamTrainer(BaseTrainer):
             tensor.copy_(tensors[name])
         for crossing in self.crossings:
             crossing.resume({})
+        self.model.share()
         self.cursor = cursor
 
     def _learn(self, indices_B: Tensor, epoch: int, batch: int) -> None:
