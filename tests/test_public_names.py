@@ -11,7 +11,8 @@ import layerline
 
 NAMES = """
     train resume load evaluate Result
-    Run Augment preset LayerlineClassifier Model
+    Run StreamRun Augment preset LayerlineClassifier Model
+    Conv Dni Vgg ResNet Transformer
     Dataset Examples from_arrays load_dataset LabelInput
     split_at split_into split_each Mlp LinearReLU RmsNorm L2Norm NoNorm
     Fixed Random Adaptive Sampled MaskedHybrid

@@ -4,14 +4,19 @@ from layerline.api import load as load
 from layerline.api import resume as resume
 from layerline.api import train as train
 from layerline.base_run import Augment as Augment
+from layerline.blocks.conv import Conv as Conv
+from layerline.blocks.conv import Dni as Dni
+from layerline.blocks.conv import Vgg as Vgg
 from layerline.blocks.linear import LinearReLU as LinearReLU
 from layerline.blocks.network import Mlp as Mlp
 from layerline.blocks.normaliser import L2Norm as L2Norm
 from layerline.blocks.normaliser import NoNorm as NoNorm
 from layerline.blocks.normaliser import RmsNorm as RmsNorm
+from layerline.blocks.resnet import ResNet as ResNet
 from layerline.blocks.split import split_at as split_at
 from layerline.blocks.split import split_each as split_each
 from layerline.blocks.split import split_into as split_into
+from layerline.blocks.transformer import Transformer as Transformer
 from layerline.data.arrays import from_arrays as from_arrays
 from layerline.data.catalog import load_dataset as load_dataset
 from layerline.data.dataset import Dataset as Dataset
@@ -44,5 +49,6 @@ from layerline.readouts.readouts import LastHead as LastHead
 from layerline.readouts.readouts import Softmax as Softmax
 from layerline.run import Run as Run
 from layerline.runtime.model import Model as Model
+from layerline.stream_run import StreamRun as StreamRun
 
 __version__: str
