@@ -36,8 +36,9 @@ from layerline.schedules.stream import WINDOW, Stream
 from layerline.schedules.stream_simulate import simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Sync
+from layerline.stream_member import Member
 from layerline.stream_run import StreamRun
-from layerline.stream_sitting import Alone, Member, in_order
+from layerline.stream_sitting import Alone, in_order
 from layerline.transport.boundary import Plain
 
 

@@ -96,11 +96,7 @@ class AdamW(BaseDescent):
     """Share of a matrix, times the learning rate, that goes in every step."""
 
     def init(self, parameters: Sequence[Tensor]) -> AdamState:
-        return AdamState(
-            [torch.zeros_like(p) for p in parameters],
-            [torch.zeros_like(p) for p in parameters],
-            [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters],
-        )
+        return AdamState.fresh(parameters)
 
     def step(self, state: Velocities | AdamState, parameters: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         assert isinstance(state, AdamState)

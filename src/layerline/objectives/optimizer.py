@@ -32,6 +32,15 @@ class AdamState:
     second: list[Tensor]
     steps: list[Tensor]
 
+    @staticmethod
+    def fresh(parameters: Sequence[Tensor]) -> AdamState:
+        """Zero moments, no steps."""
+        return AdamState(
+            [torch.zeros_like(p) for p in parameters],
+            [torch.zeros_like(p) for p in parameters],
+            [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters],
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything to save, by name."""
         lists = {"first": self.first, "second": self.second, "steps": self.steps}
@@ -72,11 +81,7 @@ class Adam(Settings):
 
     def init(self, parameters: Sequence[Tensor]) -> AdamState:
         """A fresh state: zero moments, no steps."""
-        return AdamState(
-            [torch.zeros_like(p) for p in parameters],
-            [torch.zeros_like(p) for p in parameters],
-            [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters],
-        )
+        return AdamState.fresh(parameters)
 
     def step(
         self, state: AdamState, parameters: list[Tensor], gradients: list[Tensor], lr: float | Tensor | None = None

@@ -26,6 +26,7 @@ from layerline.data.shards import BaseShards
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Listener, Row
 from layerline.run import Run
+from layerline.runtime.accounts import account
 from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.cuts import Cuts, rounds_between
 from layerline.runtime.execute import refuse_divergence
@@ -247,13 +248,6 @@ class Measured:
         return [Row(**numbers) for row in sorted(latest) for numbers in latest[row]]
 
     def values(self, processes: int) -> dict[str, Any]:
-        """For `result.json`. Nodes that one process carries out take turns, so the whole is as many processes."""
-        seconds, busy = self.seconds, self.busy
-        return {
-            "processes": processes,
-            "utilisation": round(sum(busy) / (processes * seconds), 4) if seconds else 1.0,
-            "speedup": round(sum(busy) / seconds, 4) if seconds else 1.0,
-            "busy_seconds": [round(each, 3) for each in busy],
-            "idle_seconds": [round(max(0.0, seconds - each), 3) for each in busy],
-            "bytes_sent": sum(each["bytes"] for facts in self.facts.values() for each in facts),
-        }
+        """For `result.json`."""
+        sent = sum(each["bytes"] for facts in self.facts.values() for each in facts)
+        return account(self.seconds, self.busy, sent, processes)

@@ -1,0 +1,160 @@
+"""One process's part of a stream over nodes: some nodes are here, others elsewhere.
+
+Rank 0 puts the result together. What nodes let each other know stands on the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from layerline.errors import CheckpointError, Elsewhere
+from layerline.events import EpochDone, Event, Listener, Row
+from layerline.planned import Outcome
+from layerline.reporting.run_folder import RunFolder
+from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.node import Noted, fill
+from layerline.stream_sitting import Alone
+from layerline.transport.base import Transport
+from layerline.transport.message import Key
+from layerline.transport.process_group import ProcessGroup
+from layerline.transport.rendezvous import Facts, check_peers
+
+if TYPE_CHECKING:
+    from layerline.streamed import StreamJob
+
+
+class Member(Alone):
+    """Some nodes in this process, others elsewhere."""
+
+    def __init__(
+        self, job: StreamJob, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board
+    ) -> None:
+        self.member, self.board, self.world = member, board, member.world
+        self.places = placement(job.plan, member.world)
+        self._waiting: dict[int, list[Row]] = {}
+        super().__init__(job, folder, heard, stop)
+
+    def _mine(self) -> Sequence[int]:
+        return [node for node, rank in enumerate(self.places) if rank == self.member.rank]
+
+    def _common(self) -> int:
+        job, member, board = self.job, self.member, self.board
+        facts = Facts.here(run=job.run.digest(), plan=job.plan.digest(), data=job.data.digest())
+        board.meet()
+        check_peers(
+            member.store(join_seconds()),
+            member.rank,
+            member.world,
+            facts,
+            generation=board.generation,
+            timeout=join_seconds(),
+        )
+        for node in self.nodes:
+            board.post(f"cuts {node}", [self.cuts.steps(node), self.cuts.whole(node)] if self.cuts else [[], 0])
+        steps, whole = zip(*self._from_all("cuts"), strict=True)
+        return newest(steps, max(whole))
+
+    def _from_all(self, what: str) -> list[Any]:
+        """What every node posted."""
+        nodes = range(self.job.stream.nodes)
+        who = [f"rank {self.places[node]}" for node in nodes]
+        return self.board.wait([f"{what} {node}" for node in nodes], who)
+
+    def _saved(self, node: int) -> int:
+        if node in self.nodes:
+            return self.latest[node]
+        step: int = self.board.look(f"saved {node}") or self.start
+        return step
+
+    def _save(self, number: int, step: int) -> None:
+        super()._save(number, step)
+        self.board.post(f"saved {number}", step)
+
+    def _transport(self) -> Transport:
+        nodes, home = range(self.job.stream.nodes), self.places.index(0)
+        links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
+        links |= {(node, home) for node in nodes if self.places[node] != 0}
+        return ProcessGroup(
+            self.member.store(join_seconds()),
+            self.member.rank,
+            self.places,
+            links,
+            plan=self.job.plan.digest(),
+            generation=self.board.generation,
+            codec=self.job.run.codec,
+            timeout=LONGEST_SECONDS,
+            join=join_seconds(),
+            silence=silence_seconds(),
+            host=self.member.host,
+        )
+
+    def carry_out(self) -> Outcome:
+        self._restore()
+        with self._transport() as transport, self.board.telling(leave=False):
+            for number, node in self.nodes.items():
+                self.board.post_pieces(f"before {number}", [node.noted.to_dict()])
+            self._begin()
+            link = self._train(transport)
+            noted = self._bring_home(transport)
+        return self._finish(noted, link)
+
+    def _known(self) -> list[Noted]:
+        if self.member.rank:
+            return super()._known()
+        return self._noted("before")
+
+    def _noted(self, when: str) -> list[Noted]:
+        """What every node had noted."""
+        nodes = range(self.job.stream.nodes)
+        return [Noted.from_dict(self.board.wait_pieces(f"{when} {node}", f"node {node}")[0]) for node in nodes]
+
+    def _hear(self, event: Event) -> None:
+        """Rank 0 hears of an epoch when all nodes have done it."""
+        if not isinstance(event, EpochDone):
+            self.heard(event)
+            return
+        self.board.post(f"epoch {event.epoch} {self.member.rank}", [vars(row) for row in event.rows])
+        if self.member.rank == 0:
+            self._waiting[event.epoch] = event.rows
+            self._complete()
+
+    def _complete(self) -> None:
+        """Tell of epochs that all have done."""
+        for epoch in sorted(self._waiting):
+            others = [self.board.look(f"epoch {epoch} {rank}") for rank in range(1, self.world)]
+            if any(each is None for each in others):
+                break
+            rows = self._waiting.pop(epoch) + [Row(**row) for each in others for row in each]
+            self.heard(EpochDone(epoch, rows))
+
+    def _bring_home(self, transport: Transport) -> list[Noted]:
+        """Blocks of other processes go to the first node of rank 0, and with them all that was noted."""
+        job, home = self.job, self.places.index(0)
+        for number, node in self.nodes.items():
+            for block in node.blocks if self.member.rank else ():
+                transport.at(number).send(_final(block, self.feed.steps), node.finished(block), home)
+            self.board.post_pieces(f"after {number}", [node.noted.to_dict()])
+        if self.member.rank:
+            self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)
+            self._tidy()
+            raise Elsewhere("this process has done its part; rank 0 has the result")
+        for number, blocks in enumerate(job.stream.owned):
+            for block in blocks if self.places[number] else ():
+                tensors = transport.at(home).receive(_final(block, self.feed.steps), number)
+                try:
+                    fill(job.model, block, tensors)
+                except (KeyError, RuntimeError) as error:
+                    raise CheckpointError(f"node {number} sent another block {block + 1}: {error}") from None
+        noted = self._noted("after")
+        self._complete()
+        self.board.post("home", True)
+        self._tidy()
+        return noted
+
+
+def _final(block: int, steps: int) -> Key:
+    """A finished block on its way home."""
+    return Key(block, "final", block, steps)
