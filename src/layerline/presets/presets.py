@@ -160,7 +160,7 @@ PRESETS = (
     Preset(
         "local-ce-mnist-jitter",
         "local cross-entropy on MNIST with shifts of two pixels and dropout before the heads: 784-2000×4",
-        "estimated 6 minutes on two cores; 99.07 % on the validation split after 20 epochs",
+        "17 minutes on one busy core; 99.29 %",
         {
             "objective": {"kind": "local-cross-entropy", "dropout": 0.2, "hardest": 0.5},
             "readout": {"kind": "all-heads"},
