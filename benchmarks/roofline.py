@@ -85,6 +85,7 @@ def bound_seconds(sequence: list[Operation], minibatches: int = 8) -> dict[str, 
 def measure(run: Run, data: Dataset) -> tuple[dict[str, float], float]:
     """Seconds of each part of the bound over an epoch, and of the real epoch, the second one of a training."""
     trainer = make_trainer(build_model(run, data), data)
+    assert isinstance(trainer, Trainer)
     sequence = operations(trainer)
     bound_seconds(sequence)
     rounds: list[dict[str, float]] = []
@@ -117,6 +118,8 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "preset" else "right", no_wrap=True)
     for name in arguments.presets:
         run = preset(name).run
+        if not isinstance(run, Run):
+            raise SystemExit(f"{name} trains in a stream; this is about Linear + ReLU blocks")
         data = load_dataset(run.dataset)
         for batch in arguments.batch:
             objective = run.objective.model_copy(update={"hardest": arguments.hardest})

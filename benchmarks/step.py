@@ -96,7 +96,9 @@ def main() -> None:
         trainers = []
         for precision in ("32-true", "bf16-mixed"):
             run = Run.from_dict({"batch_size": batch, "precision": precision})
-            trainers.append(make_trainer(build_model(run, data), data))
+            trainer = make_trainer(build_model(run, data), data)
+            assert isinstance(trainer, Trainer)
+            trainers.append(trainer)
         best = [float("inf")] * 3
         for _ in range(TURNS):
             turn = [ordinary_seconds(layers, data, batch, arguments.minibatches)]
