@@ -205,7 +205,7 @@ class _Job:
                 progress = execution.run()
                 readouts = readouts_of(model, data, execution.heed) if data.test else {}
                 held_out = True if isinstance(data, TextSet) else None
-                more = bits_of(model, data) | trainer.results()
+                more = bits_of(model, data, execution.heed) | trainer.results()
                 values = values_of(model, data.name, readouts, progress, folder, held_out=held_out, **more)
             if folder:
                 save_model(model, folder.model)

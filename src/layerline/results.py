@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.training import Predictor
 
 
-def bits_of(model: Predictor, data: AnySet) -> dict[str, Any]:
-    """What a language model is judged by: bits for every character (or byte) of the validation split."""
+def bits_of(model: Predictor, data: AnySet, heed: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What a language model is judged by: bits for every character (or byte) of the validation split.
+
+    `heed` may stop the evaluation.
+    """
     if not isinstance(data, TextSet) or not isinstance(model, StreamModel):
         return {}
-    bits = {readout.kind: model.bits(data.test, readout) for readout in model.available_readouts()}
+    bits = {readout.kind: model.bits(data.test, readout, heed) for readout in model.available_readouts()}
     return {"validation_bits_per_character": bits["last"], "bits_per_character": bits}
 
 

@@ -173,7 +173,7 @@ class Alone:
         job, folder, rows = self.job, self.folder, in_order(noted)
         progress = Progress(max(each.seconds for each in noted), rows)
         more = measured(noted, self.world) | job.predicted(noted, self.world, self.feed.steps, link)
-        more |= bits_of(job.model, job.data)
+        more |= bits_of(job.model, job.data, self._heed)
         held_out = True if isinstance(job.data, TextSet) else None
         readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}
         values = values_of(job.model, job.data.name, readouts, progress, folder, held_out=held_out, **more)

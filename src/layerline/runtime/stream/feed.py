@@ -1,11 +1,12 @@
-"""What every node of a stream knows of its minibatches without being told: order, parts, labels, seeds, rates.
+"""The minibatches of a stream: order, parts, examples, labels, seeds, rates.
 
-All of it is a function of the seed and the number of the step, so none of it travels. Only the node with the first
-block looks at the examples themselves.
+All of it is a function of the seed and the number of the step. So nodes know it without being told, and none of it
+travels; only the node with the first block looks at the examples themselves.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from layerline.data.text_set import AnySet, TextSet
@@ -54,6 +55,11 @@ class Feed:
             self._step = step
             self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.microbatches)
         return self._parts
+
+    def minibatch(self, step: int) -> tuple[Tensor, Tensor]:
+        """What the first block sees of a whole minibatch, and its labels."""
+        raw, labels = self._examples.take(torch.cat(self.parts(step)), self.place(step)[0])
+        return self._model.encoded(raw), labels
 
     def share(self, step: int, part: int) -> float:
         """The fraction of the minibatch that a microbatch is."""

@@ -46,7 +46,6 @@ class FreeTrainer(StreamTrainer):
         self._numbers = order.number
         self._waiting: dict[tuple[int, int], Parcel] = {}
         self._examples = torch.zeros(len(self.stages), dtype=torch.int64)
-        self._order_n: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
     def steps(self) -> int:
@@ -133,27 +132,19 @@ class FreeTrainer(StreamTrainer):
         if block:
             parcel = self._waiting[block - 1, source]
             return self.crossings[block - 1].open(parcel), parcel[LABELS]
-        epoch, batch = divmod(source, self.batches)
-        if self._order_n[0] != epoch:
-            self._order_n = epoch, self.data.order(epoch)
-        indices = self._order_n[1][batch * self.run.batch_size : (batch + 1) * self.run.batch_size]
-        raw, labels = self.data.take(indices, epoch)
-        return self.model.encoded(raw), labels
+        return self.feed.minibatch(source)
 
     def _learn_alone(self, stage: Stage, x: Tensor, labels: Tensor, number: int) -> Tensor:
         """A step of a block from its own loss; what it put out before."""
-        run, (epoch, batch) = self.run, divmod(number, self.batches)
-        outputs = []
-        for part, (x_part, targets) in enumerate(
-            zip(x.chunk(run.microbatches), labels.chunk(run.microbatches), strict=True)
-        ):
-            outputs.append(stage.forward(part, x_part, self._seed(stage.index, epoch, batch, part)))
+        parts, outputs = self.run.microbatches, []
+        for part, (x_part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
+            outputs.append(stage.forward(part, x_part, self.feed.seed(stage.index, number, part)))
             _, record = stage.backward(part, targets, [], len(targets) / len(labels))
             assert record is not None
             self._losses[stage.index] += record[0] * len(targets)
             self._right[stage.index] += record[1] * len(targets) / targets.numel()
         self._examples[stage.index] += len(labels)
-        stage.update(run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs))
+        stage.update(self.feed.lr(number))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _end_block(self, block: int, epoch: int) -> EpochDone:

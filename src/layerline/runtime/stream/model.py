@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,10 +99,16 @@ class StreamModel(Predictor):
 
     forward = scores
 
-    def bits(self, examples: Windows, readout: BlockReadout | None = None) -> float:
-        """Bits that a token of these windows takes, on average: cross-entropy to the base 2."""
+    def bits(
+        self, examples: Windows, readout: BlockReadout | None = None, heed: Callable[[], None] = lambda: None
+    ) -> float:
+        """Bits that a token of these windows takes, on average: cross-entropy to the base 2.
+
+        `heed` is called between parts, and may raise.
+        """
         total = 0.0
         for inputs, labels in zip(examples.inputs.split(_CHUNK), examples.labels.split(_CHUNK), strict=True):
+            heed()
             scores = self.scores(inputs, readout)
             total += functional.cross_entropy(
                 scores.flatten(0, 1), labels.flatten().to(scores.device), reduction="sum"

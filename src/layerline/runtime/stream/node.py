@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from layerline.events import Row
-from layerline.runtime.model import PRECISIONS
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.stage import Stage
+from layerline.runtime.stream.stage import stage_of
 from layerline.runtime.training import refuse_other_tensors
 
 
@@ -46,20 +45,8 @@ class StreamNode:
 
     def __init__(self, blocks: range, model: StreamModel, feed: Feed) -> None:
         self.blocks, self.feed = blocks, feed
-        run, device = model.run, next(model.parameters()).device
-        self.stages = {
-            index: Stage(
-                index,
-                model.blocks[index],
-                model.head(index),
-                model.reach,
-                run.optimizer,
-                dtype=PRECISIONS[run.precision],
-                smoothing=run.smoothing,
-            )
-            for index in blocks
-        }
-        self.device = device
+        self.device = device = next(model.parameters()).device
+        self.stages = {index: stage_of(model, index) for index in blocks}
         self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
         self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
         self.noted = Noted()

@@ -14,7 +14,8 @@ Examples of a minibatch may come in parts, one after the other; gradients add up
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layerline.objectives.descent import BaseDescent
+from layerline.runtime.model import PRECISIONS
+from layerline.runtime.stream.model import StreamModel
 from layerline.schedules.reach import Reach
 
 
@@ -73,7 +76,7 @@ class Stage:
         x = x.detach()
         if self.reach.crossing(self.index):
             x.requires_grad_()
-        with self._drawing(x, seed), torch.enable_grad(), self._autocast(x):
+        with _drawing(x, seed), torch.enable_grad(), self._autocast(x):
             h: Tensor = self.block(x)
         self._passed[part] = _Passed(x, h, len(self.reach.at(self.index)))
         return h.detach()
@@ -151,21 +154,24 @@ class Stage:
     def _autocast(self, x: Tensor) -> AbstractContextManager[object]:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self._dtype != torch.float32)
 
-    @staticmethod
-    def _drawing(x: Tensor, seed: int) -> AbstractContextManager[object]:
-        return _Drawing(x, seed)
 
-
-class _Drawing:
+@contextmanager
+def _drawing(x: Tensor, seed: int) -> Iterator[None]:
     """torch's own generators, seeded inside and as they were afterwards."""
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        torch.manual_seed(seed)
+        yield
 
-    def __init__(self, x: Tensor, seed: int) -> None:
-        self._fork = torch.random.fork_rng([x.device] if x.is_cuda else [])
-        self._seed = seed
 
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: object) -> None:
-        self._fork.__exit__(*error)  # type: ignore[arg-type]
+def stage_of(model: StreamModel, index: int) -> Stage:
+    """The stage of a model's block, with a fresh optimizer."""
+    run = model.run
+    return Stage(
+        index,
+        model.blocks[index],
+        model.head(index),
+        model.reach,
+        run.optimizer,
+        dtype=PRECISIONS[run.precision],
+        smoothing=run.smoothing,
+    )

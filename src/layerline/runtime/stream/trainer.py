@@ -18,14 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerline.data.text_set import AnySet, TextSet
+from layerline.data.text_set import AnySet
 from layerline.events import EpochDone, Event, Minibatch, Row
-from layerline.runtime.model import PRECISIONS
-from layerline.runtime.seeding import generator
 from layerline.runtime.stream.crossing import crossings
-from layerline.runtime.stream.examples import stream_examples
+from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.stage import Stage
+from layerline.runtime.stream.stage import stage_of
 from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
 from layerline.stream_run import StreamRun
 
@@ -38,21 +36,9 @@ class StreamTrainer(BaseTrainer):
 
     def __init__(self, model: StreamModel, data: AnySet) -> None:
         self.model, self.run = model, model.run
-        run = model.run
-        self.data = stream_examples(data if isinstance(data, TextSet) else data.train, run, self.device)
-        self.batches = -(-len(self.data) // run.batch_size)
-        self.stages = [
-            Stage(
-                index,
-                block,
-                model.head(index),
-                model.reach,
-                run.optimizer,
-                dtype=PRECISIONS[run.precision],
-                smoothing=run.smoothing,
-            )
-            for index, block in enumerate(model.blocks)
-        ]
+        self.feed = Feed(model, data)
+        self.batches = self.feed.batches
+        self.stages = [stage_of(model, index) for index in range(len(model.blocks))]
         self.crossings = crossings(model, self.device)
         model.share()
         self.cursor = Cursor()
@@ -61,7 +47,7 @@ class StreamTrainer(BaseTrainer):
 
     @property
     def steps(self) -> int:
-        return min(self.run.epochs * self.batches, self.run.max_steps or self.run.epochs * self.batches)
+        return self.feed.steps
 
     @property
     def steps_done(self) -> int:
@@ -78,19 +64,16 @@ class StreamTrainer(BaseTrainer):
     def train(self) -> Iterator[Event]:
         self.model.train()
         for epoch in range(self.cursor.epoch, self.run.epochs):
-            order_n, first = self.data.order(epoch), self.cursor.batch
-            last = min(self.batches, self.steps - epoch * self.batches)
+            first, last = self.cursor.batch, min(self.batches, self.steps - epoch * self.batches)
             for batch in range(first, last):
-                begin = batch * self.run.batch_size
-                self._learn(order_n[begin : begin + self.run.batch_size], epoch, batch)
+                self._learn(epoch * self.batches + batch)
                 self.cursor = Cursor(epoch, 0, batch + 1)
                 if batch + 1 < last:
                     yield Minibatch(epoch + 1, "all blocks")
             if last > first:
-                examples = min(last * self.run.batch_size, len(self.data))
                 if last == self.batches:
                     self.cursor = Cursor(epoch + 1)
-                yield self._end_epoch(epoch, examples)
+                yield self._end_epoch(epoch, self.feed.examples(epoch * self.batches + last - 1))
 
     def tensors(self) -> dict[str, Tensor]:
         named = {"losses": self._losses, "right": self._right}
@@ -116,24 +99,22 @@ class StreamTrainer(BaseTrainer):
         self.model.share()
         self.cursor = cursor
 
-    def _learn(self, indices_B: Tensor, epoch: int, batch: int) -> None:
-        stages, run = self.stages, self.run
-        for part, indices in enumerate(indices_B.chunk(run.microbatches)):
-            raw, labels = self.data.take(indices, epoch)
-            x = self.model.encoded(raw)
+    def _learn(self, step: int) -> None:
+        feed, stages = self.feed, self.stages
+        for part, indices in enumerate(feed.parts(step)):
+            x, labels = feed.inputs(step, part), feed.labels(step, part)
             for stage in stages:  # 1
-                x = stage.forward(part, x, self._seed(stage.index, epoch, batch, part))
+                x = stage.forward(part, x, feed.seed(stage.index, step, part))
                 if stage.index < len(self.crossings):
                     x = self._cross(stage.index, x)
             gradients: list[Tensor] = []
             for stage in reversed(stages):  # 2
-                gradients, record = stage.backward(part, labels, gradients, len(indices) / len(indices_B))
+                gradients, record = stage.backward(part, labels, gradients, feed.share(step, part))
                 if record is not None:
                     self._losses[stage.index] += record[0] * len(indices)
                     self._right[stage.index] += record[1] * len(indices) / labels.numel()
-        lr = run.optimizer.lr * run.rate.factor(epoch + batch / self.batches, run.epochs)
         for stage in stages:  # 3
-            stage.update(lr)
+            stage.update(feed.lr(step))
         self.model.follow()
 
     def _cross(self, index: int, h: Tensor) -> Tensor:
@@ -142,10 +123,6 @@ class StreamTrainer(BaseTrainer):
         parcel = crossing.send(h)
         crossing.keep([parcel])
         return crossing.open(parcel)
-
-    def _seed(self, *names: int) -> int:
-        """Of what modules draw in one forward pass."""
-        return generator(self.run.seed, "module", *names).initial_seed()
 
     def _end_epoch(self, epoch: int, examples: int) -> EpochDone:
         rows = [
