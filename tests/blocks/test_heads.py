@@ -60,7 +60,7 @@ def test_every_head_on_every_family_learns_its_block(
     torch.manual_seed(0)
     dtype = torch.int64 if len(shape) == 1 else torch.float32
     blocks = CutLayers().split(network.layers(shape, classes))
-    heads = build_heads(head, blocks, shape, classes, dtype)
+    heads = list(build_heads(head, blocks, shape, classes, dtype).values())
     assert len(heads) == len(blocks) - 1
     h = sample(shape, classes, batch=4)
     for block, one in zip(blocks, heads, strict=False):
@@ -93,14 +93,14 @@ def test_cnn_and_conv_as_in_the_papers() -> None:
 def test_mlp_sr_stays_within_the_papers_budget() -> None:
     """At most 5 % of the primary network for each head (§4). Beside its own layer a head costs more: up to 56 %."""
     blocks = CutLayers().split(Conv().layers(CIFAR, 10))
-    heads = build_heads(MlpSrHead(), blocks, CIFAR, 10)
+    heads = list(build_heads(MlpSrHead(), blocks, CIFAR, 10).values())
     costs = layer_costs(blocks, CIFAR)
     whole = sum(cost.macs for cost in costs)
     shares = head_shares(heads, blocks, CIFAR)
     assert [round(share, 3) for share in shares] == [0.557, 0.084, 0.042, 0.209]
     assert all(share * cost.macs < 0.05 * whole for share, cost in zip(shares, costs, strict=False))
     with_two = CutAt(positions=(3,)).split(Conv().layers(CIFAR, 10))
-    assert head_shares(build_heads(MlpSrHead(), with_two, CIFAR, 10), with_two, CIFAR)[0] < 0.05
+    assert head_shares(list(build_heads(MlpSrHead(), with_two, CIFAR, 10).values()), with_two, CIFAR)[0] < 0.05
 
 
 def test_a_linear_head_on_vectors() -> None:
@@ -166,7 +166,7 @@ def test_auglocal_copies_stand_at_their_originals_width_and_resolution() -> None
 def test_man_follows_the_next_layer_and_is_not_trained() -> None:
     torch.manual_seed(0)
     blocks = CutLayers().split(Conv(widths=(4, 8, 8)).layers((3, 8, 8), 5))
-    (head, _) = build_heads(ManHead(), blocks, (3, 8, 8), 5)
+    head, _ = build_heads(ManHead(), blocks, (3, 8, 8), 5).values()
     assert isinstance(head, MomentumHead)
     (follower, leader) = (dict(m.named_parameters()) for m in (head.layer, flat(blocks[1:])[0]))
     assert all(torch.equal(follower[name], p) for name, p in leader.items())
@@ -189,7 +189,7 @@ def test_man_follows_the_next_layer_and_is_not_trained() -> None:
 def shared_head() -> tuple[SharedUnembedding, Unembedding]:
     torch.manual_seed(0)
     blocks = CutLayers().split(Transformer(depth=2, width=8, context=4).layers((4,), 5))
-    (head,) = build_heads(SharedUnembeddingHead(), blocks, (4,), 5, torch.int64)
+    (head,) = build_heads(SharedUnembeddingHead(), blocks, (4,), 5, torch.int64).values()
     last = flat(blocks)[-1]
     assert isinstance(head, SharedUnembedding)
     assert isinstance(last, Unembedding)
@@ -233,7 +233,7 @@ def test_future_tokens_do_not_change_past_scores_of_a_head() -> None:
     torch.manual_seed(0)
     blocks = CutLayers().split(Transformer(depth=2, width=8, context=6).layers((6,), 5))
     for settings in [*TEXT_HEADS, AugLocalHead(), ManHead()]:
-        (head,) = build_heads(settings, blocks, (6,), 5, torch.int64)
+        (head,) = build_heads(settings, blocks, (6,), 5, torch.int64).values()
         with torch.no_grad():
             for module in (blocks[0], head):
                 module.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import torch
@@ -36,16 +36,19 @@ def build_heads(
     input_shape: tuple[int, ...],
     classes: int,
     dtype: torch.dtype = torch.float32,
-) -> list[nn.Module]:
-    """A fresh head for every block but the last, whose scores are the network's own.
+    at: Collection[int] | None = None,
+) -> dict[int, nn.Module]:
+    """A fresh head for every block but the last, whose scores are the network's own, by the block's index.
 
-    `input_shape` and `dtype` are those of one example (tokens: int64). Raises `UsageError`, naming the block, where the
-    head does not fit.
+    `at`: only for these blocks. `input_shape` and `dtype` are those of one example (tokens: int64). Raises
+    `UsageError`, naming the block, where the head does not fit.
     """
-    built = []
+    built = {}
     for index, cost in enumerate(layer_costs(blocks, input_shape, dtype)[:-1]):
+        if at is not None and index not in at:
+            continue
         try:
-            built.append(head.build(cost.output_shape, classes, blocks[index + 1 :]))
+            built[index] = head.build(cost.output_shape, classes, blocks[index + 1 :])
         except UsageError as error:
             raise UsageError(f"block {index + 1} of {len(blocks)}: {error.what}", hint=error.hint) from error
     return built

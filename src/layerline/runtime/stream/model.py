@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layerline.blocks.cost import layer_costs
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.heads.ahead import MomentumHead
 from layerline.blocks.heads.base import flat
+from layerline.blocks.heads.heads import build_heads
 from layerline.blocks.heads.text import SharedUnembedding
 from layerline.blocks.layer import Unembedding
 from layerline.blocks.network import predicting
@@ -52,7 +52,8 @@ class StreamModel(Predictor):
         blocks = run.cut.split(layers, torch.zeros(2, *encoder.input_shape, dtype=encoder.dtype))
         self.reach = Reach(len(blocks), run.reached(len(blocks)))
         self.blocks = nn.ModuleList(blocks)
-        self.heads = _heads(run, blocks, self.reach.losses, encoder)
+        heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
+        self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
         if encoder.images:
             for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -176,18 +177,3 @@ def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:
         flat=False,
         dtype=torch.float32,
     )
-
-
-def _heads(
-    run: StreamRun, blocks: Sequence[nn.Module], losses: Sequence[int], encoder: Encoder | TokenEncoder
-) -> nn.ModuleDict:
-    """A fresh head for every block but the last where a loss is taken, by the block's number."""
-    costs = layer_costs(blocks, encoder.input_shape, encoder.dtype)
-    heads = nn.ModuleDict()
-    for index in losses:
-        if index + 1 < len(blocks):
-            try:
-                heads[str(index)] = run.head.build(costs[index].output_shape, encoder.classes, blocks[index + 1 :])
-            except UsageError as error:
-                raise UsageError(f"block {index + 1} of {len(blocks)}: {error.what}", hint=error.hint) from error
-    return heads
