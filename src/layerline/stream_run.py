@@ -60,7 +60,9 @@ class StreamRun(BaseRun):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if isinstance(self.reach, int) and self.reach < 1:
-            raise UsageError(f"a gradient reaches at least its own block, got --reach {self.reach}", hint="choose --reach 1")
+            raise UsageError(
+                f"a gradient reaches at least its own block, got --reach {self.reach}", hint="choose --reach 1"
+            )
         if self.microbatches > self.batch_size:
             raise UsageError(
                 f"{self.batch_size} examples do not make {self.microbatches} microbatches",
