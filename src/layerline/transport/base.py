@@ -90,25 +90,29 @@ class Transport(ABC):
         tensors = self._incoming.setdefault(link, Incoming()).decode(message, refuse)
 
         def arrive() -> None:
-            try:
-                if not self._inbox.put(link, message.key, tensors):
-                    raise refuse(f"{message.key} came twice")
-            except LayerlineError as error:
-                self._inbox.lose(self.placement[message.source], error)
-            else:
-                self._record(message, begin, "receive")
+            if not self._inbox.put(link, message.key, tensors):
+                raise refuse(f"{message.key} came twice")
+            self._record(message, begin, "receive")
 
-        self._later(arrive)
+        self._later(self.placement[message.source], arrive)
 
     @final
     def _lose(self, rank: int, why: LayerlineError) -> None:
         """Nothing more will come from a rank, after what is still on its way."""
-        self._later(partial(self._inbox.lose, rank, why))
+        self._later(rank, partial(self._inbox.lose, rank, why))
 
     @final
-    def _later(self, arrive: Callable[[], None]) -> None:
+    def _later(self, rank: int, arrive: Callable[[], None]) -> None:
+        """What comes from a rank, when it has passed the line; errors are that rank's."""
+
+        def passed() -> None:
+            try:
+                arrive()
+            except LayerlineError as error:
+                self._inbox.lose(rank, error)
+
         if self._line:
-            self._line.put(arrive)
+            self._line.put(passed)
         else:
             arrive()
 
