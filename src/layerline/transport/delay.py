@@ -13,6 +13,10 @@ from threading import Condition, Thread
 from typing import final
 
 
+_IDLE_SECONDS = 1.0
+"""Between two looks at an empty line."""
+
+
 @final
 class DelayLine:
     """Calls what was put in, `delay` seconds later, one after the other. What is called may not raise."""
@@ -40,7 +44,7 @@ class DelayLine:
         while True:
             with self._changed:
                 while self._open and (left := self._left()) != 0:
-                    self._changed.wait(left)
+                    self._changed.wait(_IDLE_SECONDS if left is None else left)
                 if not self._open:
                     return
                 _, arrive = self._line.popleft()

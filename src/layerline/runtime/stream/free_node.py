@@ -100,6 +100,8 @@ class FreeNode(StreamNode):
             h = pass_on(stage, self._model, x)
         outlet = self._outlets.get(block)
         made = outlet.sender.encode(h, learns) | {LABELS: labels} if outlet else None
+        if h.is_cuda:
+            torch.cuda.synchronize()  # a slow-down is a multiple of the time that the step took
         return FreeStep(block, source, number, learns, begin, made)
 
     def finish(self, step: FreeStep) -> tuple[Row | None, Parcel | None]:
