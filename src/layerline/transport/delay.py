@@ -12,7 +12,6 @@ from collections.abc import Callable
 from threading import Condition, Thread
 from typing import final
 
-
 _IDLE_SECONDS = 1.0
 """Between two looks at an empty line."""
 
