@@ -89,6 +89,7 @@ class Member(Alone):
             join=join_seconds(),
             silence=silence_seconds(),
             host=self.member.host,
+            delay=self.delay,
         )
 
     def carry_out(self) -> Outcome:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from layerline.data.text_set import TextSet
 from layerline.errors import CheckpointError, Stopped
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from layerline.streamed import StreamJob
 
 
+class Worker(Protocol):
+    """Carries out what the nodes of this process have to do."""
+
+    link: Link
+
+    def work(self) -> Generator[Event]:
+        """To the end."""
+
+
 class Alone:
     """All nodes in this process."""
 
@@ -40,7 +49,7 @@ class Alone:
         self.cuts = job.cuts(folder) if folder else None
         self.feed = Feed(job.model, job.data)
         owned = job.stream.owned
-        self.nodes = {node: StreamNode(owned[node], job.model, self.feed) for node in self._mine()}
+        self.nodes = {node: self._node(owned[node]) for node in self._mine()}
         self.latest = dict.fromkeys(self.nodes, 0)
         self._saved_at = time.monotonic()
         self.start = 0
@@ -53,6 +62,34 @@ class Alone:
             link = self._train(transport)
             noted = self._bring_home(transport)
         return self._finish(noted, link)
+
+    # What nodes do otherwise that run freely --------------------------------------------------------------------
+
+    delay = 0.0
+    """Of every link, seconds."""
+
+    def _node(self, blocks: range) -> StreamNode:
+        return StreamNode(blocks, self.job.model, self.feed)
+
+    def _worker(self, transport: Transport) -> Worker:
+        return StreamWorker(
+            self.job.stream,
+            self.nodes,
+            self.feed,
+            transport,
+            start=self.start,
+            decide=self._decide,
+            save=self._save,
+            stop=self.stop,
+        )
+
+    def _more(self, noted: Sequence[Noted], link: Link) -> dict[str, Any]:
+        """What `result.json` says of such a run."""
+        return self.job.predicted(noted, self.world, self.feed.steps, link)
+
+    def _progress(self) -> str:
+        """How far the nodes here have saved themselves."""
+        return f"after {min(self.latest.values()):,} of {self.feed.steps:,} minibatches"
 
     # What several processes do otherwise -------------------------------------------------------------------------
 
@@ -70,7 +107,8 @@ class Alone:
         return self.latest[node]
 
     def _transport(self) -> Transport:
-        return InProcess(self.job.stream.nodes, codec=self.job.run.codec, timeout=LONGEST_SECONDS)
+        count, codec = self.job.stream.nodes, self.job.run.codec
+        return InProcess(count, codec=codec, timeout=LONGEST_SECONDS, delay=self.delay)
 
     def _known(self) -> list[Noted]:
         """What the nodes had noted before this sitting."""
@@ -106,16 +144,7 @@ class Alone:
 
     def _train(self, transport: Transport) -> Link:
         self.job.model.train()
-        worker = StreamWorker(
-            self.job.stream,
-            self.nodes,
-            self.feed,
-            transport,
-            start=self.start,
-            decide=self._decide,
-            save=self._save,
-            stop=self.stop,
-        )
+        worker = self._worker(transport)
         try:
             for event in worker.work():
                 self._hear(event)
@@ -151,14 +180,13 @@ class Alone:
         """When all nodes are done: nothing but the last cut is needed."""
         for mine in self.nodes:
             if self.cuts:
-                self.cuts.keep_only(mine, self.feed.steps)
+                self.cuts.keep_only(mine, self.latest[mine])
 
     def _told(self, stopped: Stopped) -> Stopped:
         if not self.folder:
             return Stopped("training was stopped; nothing was saved", exit_status=stopped.exit_status)
-        done = min(self.latest.values())
         return Stopped(
-            f"training was stopped and saved after {done:,} of {self.feed.steps:,} minibatches",
+            f"training was stopped and saved {self._progress()}",
             exit_status=stopped.exit_status,
             hint=f"go on with: layerline resume {self.folder.path}",
         )
@@ -172,7 +200,7 @@ class Alone:
     def _finish(self, noted: Sequence[Noted], link: Link) -> Outcome:
         job, folder, rows = self.job, self.folder, in_order(noted)
         progress = Progress(max(each.seconds for each in noted), rows)
-        more = measured(noted, self.world) | job.predicted(noted, self.world, self.feed.steps, link)
+        more = measured(noted, self.world) | self._more(noted, link)
         more |= bits_of(job.model, job.data, self._heed)
         held_out = True if isinstance(job.data, TextSet) else None
         readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}

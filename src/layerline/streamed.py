@@ -20,10 +20,12 @@ import numpy as np
 from layerline.data.text_set import AnySet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
+from layerline.free_sitting import FreeAlone, FreeMember
 from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.members import Board, Membership, join_seconds, placement
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.cuts import Cuts, newest
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
@@ -35,11 +37,12 @@ from layerline.schedules.plan import Plan
 from layerline.schedules.stream import WINDOW, Stream
 from layerline.schedules.stream_simulate import simulate_stream
 from layerline.schedules.stream_validate import validate_stream
-from layerline.schedules.timing import Sync
+from layerline.schedules.timing import Async, Recorded
 from layerline.stream_member import Member
 from layerline.stream_run import StreamRun
 from layerline.stream_sitting import Alone, in_order
 from layerline.transport.boundary import Plain
+from layerline.transport.codecs import Fp32
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,23 @@ class StreamJob:
         with compute_threads(self.run):
             if not (member and folder):
                 with folder.alone() if folder else nullcontext(), hears as heard:
-                    return Alone(self, folder, heard, stop).carry_out()
+                    return self._alone(self, folder, heard, stop).carry_out()
             board = Board(member, join_seconds())
             with board.telling(), ExitStack() as stack:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                outcome = Member(self, folder, heard, stop, member, board).carry_out()
+                outcome = self._member(self, folder, heard, stop, member, board).carry_out()
             board.leave()
             return outcome
+
+    @property
+    def _alone(self) -> type[Alone]:
+        return FreeAlone if isinstance(self.run.timing, Async) else Alone
+
+    @property
+    def _member(self) -> type[Member]:
+        return FreeMember if isinstance(self.run.timing, Async) else Member
 
     def cuts(self, folder: RunFolder) -> Cuts:
         """The run's cuts in its folder."""
@@ -107,14 +118,21 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
             f"the head '{run.head.kind}' follows the weights of a later block, which another node may have",
             hint="choose another --head, or leave out --nodes",
         )
-    if not isinstance(run.timing, Sync):
-        raise UsageError(
-            f"blocks with {run.timing.kind} timing are carried out by one node so far", hint="leave out --nodes"
-        )
-    if not isinstance(run.boundary, Plain):
-        raise UsageError(
-            f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
-        )
+    match run.timing:
+        case Recorded():
+            raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
+        case Async():
+            run.timing.factors(len(model.blocks))
+            if not isinstance(run.codec, Fp32):
+                raise UsageError(
+                    f"--codec {run.codec.kind} is for nodes that wait for each other",
+                    hint="blocks that run freely learn from what their buffers hold: --boundary says how it is coded",
+                )
+            crossings(model, next(model.parameters()).device)  # whether outputs fit the boundary
+        case _ if not isinstance(run.boundary, Plain):
+            raise UsageError(
+                f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
+            )
     return StreamJob(run, model, data, stream_of(model))
 
 

@@ -133,6 +133,7 @@ _STREAM_SETTINGS = """
     --max-reuse --timing.max-reuse
     --slowdowns --timing.slowdowns
     --pace --timing.pace
+    --link-delay --timing.link-delay
     --order-file --timing.order-file
     --order-sha256 --timing.order-sha256
     --boundary

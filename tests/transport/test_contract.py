@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,61 @@ def test_who_has_closed_is_named() -> None:
             second.receive(key(1), 0)
         with pytest.raises(PeerLost, match=r"rank 0 \(node 0\) has ended its part; node 1 has the state"):
             second.send(key(1), {"x": torch.zeros(1)}, 0)
+
+
+def test_a_kind_that_is_handed_over_waits_nowhere(world: World) -> None:
+    """What came before is given first; other kinds, and other senders, are asked for as ever."""
+    with world(Fp32()) as (first, second, third):
+        came: list[int] = []
+        both = threading.Semaphore(0)
+
+        def take(key: Key, tensors: dict[str, Tensor]) -> None:
+            came.append(int(tensors["x"]))
+            both.release()
+
+        first.send(key(0, "parcel"), {"x": torch.tensor(0)}, 1)
+        first.send(key(0), {"x": torch.tensor(7)}, 1)
+        third.send(key(0, "parcel"), {"x": torch.tensor(8)}, 1)
+        assert int(second.receive(key(0), 0)["x"]) == 7
+        second.hand_over("parcel", 0, take)
+        for row in (1, 1, 2):  # twice is nothing to a taker
+            first.send(key(row, "parcel"), {"x": torch.tensor(row)}, 1)
+        for _ in range(4):
+            assert both.acquire(timeout=20)
+        assert came == [0, 1, 1, 2]
+        assert int(second.receive(key(0, "parcel"), 2)["x"]) == 8
+
+
+def test_of_passing_messages_only_the_newest_waits_to_be_sent() -> None:
+    """A reader that is held up: the sender goes on, and what is not passing comes all the same."""
+    with WORLDS["three ranks"](Fp32()) as (first, second, _):
+        came: list[tuple[str, int]] = []
+        held, done = threading.Event(), threading.Event()
+
+        def take(key: Key, tensors: dict[str, Tensor]) -> None:
+            assert held.wait(20)
+            came.append((key.carries, key.row))
+            if key.row == 99:
+                done.set()
+
+        second.hand_over("parcel", 0, take)
+        second.hand_over("codes", 0, take)
+        for row in range(100):
+            codes = row % 30 == 20
+            first.send(key(row, "codes" if codes else "parcel"), {"x": torch.ones(9)}, 1, passing=not codes)
+        held.set()
+        assert done.wait(20)
+        assert [row for carries, row in came if carries == "codes"] == [20, 50, 80]
+        assert [row for _, row in came] == sorted(row for _, row in came)
+        assert len(came) < 10
+
+
+@pytest.mark.parametrize("where", ["in process", "two ranks"])
+def test_a_delay_keeps_order_and_holds_nobody_up(where: str) -> None:
+    with WORLDS[where](Fp32(), delay=0.3) as (first, second, _):
+        begin = time.monotonic()
+        for row in range(20):
+            first.send(key(row), {"x": torch.tensor(row)}, 1)
+        assert not second.arrived(key(0), 0)
+        assert [int(second.receive(key(row), 0)["x"]) for row in range(20)] == list(range(20))
+        assert time.monotonic() - begin >= 0.3

@@ -19,8 +19,10 @@ World = Callable[..., AbstractContextManager[list[Endpoint]]]
 
 
 @contextmanager
-def in_process(codec: Fp32 | Bf16 | Int8, *, shared: Path | None = None) -> Iterator[list[Endpoint]]:
-    with InProcess(NODES, codec=codec, timeout=20.0) as transport:
+def in_process(
+    codec: Fp32 | Bf16 | Int8, *, shared: Path | None = None, delay: float = 0.0
+) -> Iterator[list[Endpoint]]:
+    with InProcess(NODES, codec=codec, timeout=20.0, delay=delay) as transport:
         yield [transport.at(node) for node in range(NODES)]
 
 
@@ -28,13 +30,19 @@ def ranks(*placement: int) -> World:
     """The nodes on several ranks, connected by real sockets."""
 
     @contextmanager
-    def world(codec: Fp32 | Bf16 | Int8, *, shared: Path | None = None) -> Iterator[list[Endpoint]]:
+    def world(codec: Fp32 | Bf16 | Int8, *, shared: Path | None = None, delay: float = 0.0) -> Iterator[list[Endpoint]]:
         store = serve_store()
 
         def connect(rank: int) -> Transport:
             own = join_store("127.0.0.1", store.port)  # a client blocks while it waits
             return ProcessGroup(
-                own, rank, placement, LINKS, plan="ab" * 32, codec=codec, timeout=20.0, silence=20, shared=shared
+                *(own, rank, placement, LINKS),
+                plan="ab" * 32,
+                codec=codec,
+                timeout=20.0,
+                silence=20,
+                shared=shared,
+                delay=delay,
             )
 
         with ThreadPoolExecutor(NODES) as pool:

@@ -34,6 +34,7 @@ from layerline.schedules.stream_compare import by_reach, pipelines
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
 from layerline.schedules.stream_validate import validate_stream
+from layerline.schedules.timing import Sync
 from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
 
@@ -73,6 +74,8 @@ def plan_stream(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{flag} is about the slots of chapters; a stream has none", hint="leave it out")
     run = resolve(arguments.start, arguments.config, settings_of(arguments), note)
     assert isinstance(run, StreamRun)
+    if not isinstance(run.timing, Sync):
+        note("Blocks that run freely follow no plan: this is the stream in which they wait for each other.")
     machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
     model, examples = _network(run, arguments)
     costs = costs_of(model, machine)

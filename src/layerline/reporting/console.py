@@ -182,6 +182,8 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
 
 def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What a run over nodes brought: speed-up over the work by itself, and the time beside the plan's."""
+    if "share_of_events" in values:
+        return _running_freely(values)
     if "predicted_seconds" not in values:
         return []
     count, processes = values["nodes"], values["processes"]
@@ -197,6 +199,22 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         *([("node by node", right, "each on its own held-out examples")] if right else []),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
         ("predicted", _duration(predicted), f"by {source}{off}"),
+    ]
+
+
+def _running_freely(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of nodes that ran freely: how much each did, how often minibatches were used, and how old they were."""
+    nodes, processes = values["nodes"], values["processes"]
+    where = f"{nodes} nodes in {processes} process{'es' * (processes > 1)}, {values['bytes_sent'] / 1e6:,.1f} MB sent"
+    shares = ", ".join(f"{share:.0%}" for share in values["share_of_events"])
+    later = values["blocks"][1:]
+    uses = ", ".join(f"{block['uses']:.2f}" for block in later)
+    ages = ", ".join(f"{block['age']:.1f}" for block in later)
+    what = "each minibatch that a block took, from the second block on"
+    return [
+        ("node by node", shares, f"of the {values['events']:,} steps; {where}"),
+        ("uses", uses, what),
+        ("age", ages, "newer ones that the block below had made by then"),
     ]
 
 

@@ -1,7 +1,8 @@
 """How the blocks of a stream wait for each other: not at all, or at every minibatch, or as another run did.
 
 sync        every block learns from every minibatch, in order
-async       blocks run freely and take what their replay buffer gives them; a virtual clock says who is how fast
+async       blocks run freely and take what their replay buffer gives them: on one node a virtual clock says who is how
+            fast, over several nodes it is as it comes
 recorded    the order of events of another run, done again to the same bits
 """
 
@@ -46,7 +47,8 @@ class Sync(BaseTiming):
 
 
 class Async(BaseTiming):
-    """Blocks run freely, each with a replay buffer of the block below, on a virtual clock (DGL, arXiv 1901.08164)."""
+    """Blocks run freely, each with a replay buffer of the block below (DGL, arXiv 1901.08164): on one node by a virtual
+    clock, over several in real time."""
 
     kind: Literal["async"] = "async"
     buffer: int = Field(default=1, ge=1)
@@ -54,10 +56,13 @@ class Async(BaseTiming):
     max_reuse: int | None = Field(default=None, ge=1)
     """How often the block that reads it may use a minibatch; past that it idles. Left out: without limit."""
     slowdowns: tuple[float, ...] = ()
-    """How long a step of each block takes beside the others', one number a block; left out: all the same."""
+    """How long a step of each block takes beside the others', one number a block; left out: all the same. Over several
+    nodes: times what it takes anyway, the smallest number counted as 1."""
     pace: Literal["regular", "random"] = "regular"
     """"regular": every step takes its time; "random": exponentially distributed with that mean, so that who is next is
-    drawn at random, slow blocks less often, as in the paper's simulation."""
+    drawn at random, slow blocks less often, as in the paper's simulation. On one node only."""
+    link_delay: float | None = Field(default=None, gt=0, le=60)
+    """Seconds by which everything that one node sends to another comes later, to try a distant one. Left out: none."""
 
     @field_validator("slowdowns")
     @classmethod
@@ -67,14 +72,27 @@ class Async(BaseTiming):
         return slowdowns
 
     def order(self, blocks: int, steps: int, seed: int) -> Order:
+        if self.link_delay:
+            raise UsageError("on one node nothing is sent", hint="leave out --link-delay, or choose --nodes")
+        paces = [self._times(slowdown, block, seed) for block, slowdown in enumerate(self.paces(blocks))]
+        return Order.of(run_freely(paces, steps, self.buffer, self.max_reuse), blocks, steps)
+
+    def paces(self, blocks: int) -> tuple[float, ...]:
+        """The slow-down of each block. UsageError for another number of them."""
         slowdowns = self.slowdowns or (1.0,) * blocks
         if len(slowdowns) != blocks:
             raise UsageError(
                 f"--slowdowns has {len(slowdowns)} number(s), the network {blocks} block(s)",
                 hint=f"for example: --slowdowns {','.join(['1'] * blocks)}",
             )
-        paces = [self._times(slowdown, block, seed) for block, slowdown in enumerate(slowdowns)]
-        return Order.of(run_freely(paces, steps, self.buffer, self.max_reuse), blocks, steps)
+        return slowdowns
+
+    def factors(self, blocks: int) -> tuple[float, ...]:
+        """Over nodes: how many times as long as it would a step of each block takes, the fastest 1. UsageError."""
+        if self.pace == "random":
+            raise UsageError("a random pace is one of the virtual clock", hint="leave out --pace, or --nodes")
+        paces = self.paces(blocks)
+        return tuple(pace / min(paces) for pace in paces)
 
     def _times(self, slowdown: float, block: int, seed: int) -> Iterator[float]:
         """How long the steps of a block take, one after the other: a function of seed and block."""

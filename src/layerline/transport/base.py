@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Condition
 from types import TracebackType
 from typing import Literal, Self, final
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from layerline.errors import LayerlineError, MessageRefused, PeerLost
 from layerline.transport.codecs import Bf16, Fp32, Int8
+from layerline.transport.delay import DelayLine
 from layerline.transport.link import Incoming, Outgoing
 from layerline.transport.message import Key, Message
 
@@ -41,11 +43,15 @@ class Transfer:
 class Transport(ABC):
     """The messages of the logical nodes of one process.
 
-    `placement`: the rank every node lives on. `timeout`: seconds any wait may take, at most.
+    `placement`: the rank every node lives on. `timeout`: seconds any wait may take, at most. `delay`: seconds by which
+    everything arrives later than it does, to try distant nodes.
     """
 
-    def __init__(self, placement: Sequence[int], rank: int, codec: Fp32 | Bf16 | Int8, timeout: float) -> None:
+    def __init__(
+        self, placement: Sequence[int], rank: int, codec: Fp32 | Bf16 | Int8, timeout: float, delay: float = 0.0
+    ) -> None:
         self.placement, self.rank, self.codec, self.timeout = tuple(placement), rank, codec, timeout
+        self._line = DelayLine(delay) if delay else None
         self._inbox = _Inbox(self)
         self._incoming: dict[tuple[int, int], Incoming] = {}
         self._ends = {node: Endpoint(self, node) for node, place in enumerate(placement) if place == rank}
@@ -82,9 +88,33 @@ class Transport(ABC):
         if message.to not in self._ends:
             raise refuse(f"{message.key} is for node {message.to}, which is not here")
         tensors = self._incoming.setdefault(link, Incoming()).decode(message, refuse)
-        if not self._inbox.put(link, message.key, tensors):
-            raise refuse(f"{message.key} came twice")
-        self._record(message, begin, "receive")
+
+        def arrive() -> None:
+            if not self._inbox.put(link, message.key, tensors):
+                raise refuse(f"{message.key} came twice")
+            self._record(message, begin, "receive")
+
+        self._later(self.placement[message.source], arrive)
+
+    @final
+    def _lose(self, rank: int, why: LayerlineError) -> None:
+        """Nothing more will come from a rank, after what is still on its way."""
+        self._later(rank, partial(self._inbox.lose, rank, why))
+
+    @final
+    def _later(self, rank: int, arrive: Callable[[], None]) -> None:
+        """What comes from a rank, when it has passed the line; errors are that rank's."""
+
+        def passed() -> None:
+            try:
+                arrive()
+            except LayerlineError as error:
+                self._inbox.lose(rank, error)
+
+        if self._line:
+            self._line.put(passed)
+        else:
+            arrive()
 
     @final
     def _deliver_here(self, message: Message) -> None:
@@ -123,15 +153,16 @@ class Endpoint:
         self.events: list[Transfer] = []
         self._links: dict[int, Outgoing] = {}
 
-    def send(self, key: Key, tensors: dict[str, Tensor], to: int) -> dict[str, Tensor]:
-        """Queue a copy of `tensors` for node `to`; they may change as soon as this returns.
+    def send(self, key: Key, tensors: dict[str, Tensor], to: int, *, passing: bool = False) -> dict[str, Tensor]:
+        """Queue a copy of `tensors` for node `to`; they may change as soon as this returns. `passing`: the next passing
+        message of this kind takes its place, should it not have left by then.
 
         Returns what the reader will hold, to be read only: with a lossy codec that is what has to be kept with a
         finished slot, for `resend`. Without one it is `tensors` themselves. PeerLost where the node is gone, or has
         not taken earlier messages within the timeout.
         """
         message, decoded = self._link(to).encode(key, tensors)
-        self._dispatch(message)
+        self._dispatch(replace(message, passing=passing))
         return decoded
 
     def resend(self, key: Key, decoded: dict[str, Tensor], to: int) -> None:
@@ -149,6 +180,13 @@ class Endpoint:
     def arrived(self, key: Key, source: int) -> bool:
         """Whether the message `key` of node `source` is here, so that `receive` would not wait."""
         return self.transport._inbox.has((source, self.node), key)
+
+    def hand_over(self, carries: str, source: int, take: Taker) -> None:
+        """Give messages of this kind from node `source` to `take` as they arrive, in order, in the receiving thread.
+
+        None of them waits here, so however slow the node is, no more is kept than `take` keeps. It may not wait.
+        """
+        self.transport._inbox.hand_over((source, self.node), carries, take)
 
     def check(self, source: int) -> None:
         """PeerLost where nothing more will come from a node: its process is gone."""
@@ -181,6 +219,7 @@ class Endpoint:
 
 
 Link = tuple[int, int]
+Taker = Callable[[Key, dict[str, Tensor]], None]
 
 
 @final
@@ -190,17 +229,28 @@ class _Inbox:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._messages: dict[tuple[Link, Key], dict[str, Tensor]] = {}
+        self._takers: dict[tuple[Link, str], Taker] = {}
         self._lost: dict[int, LayerlineError] = {}
         self._changed = Condition()
 
     def put(self, link: Link, key: Key, tensors: dict[str, Tensor]) -> bool:
         """False where it is already there."""
         with self._changed:
+            if (link, key.carries) in self._takers:
+                self._takers[link, key.carries](key, tensors)
+                return True
             if (link, key) in self._messages:
                 return False
             self._messages[link, key] = tensors
             self._changed.notify_all()
         return True
+
+    def hand_over(self, link: Link, carries: str, take: Taker) -> None:
+        """All of a kind to `take`, what is here already first."""
+        with self._changed:
+            for place in [place for place in self._messages if (place[0], place[1].carries) == (link, carries)]:
+                take(place[1], self._messages.pop(place))
+            self._takers[link, carries] = take
 
     def lose(self, rank: int, why: LayerlineError) -> None:
         """Nothing more will come from a rank; the first reason counts."""

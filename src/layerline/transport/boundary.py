@@ -48,11 +48,13 @@ class Sender(ABC):
         """Everything a checkpoint needs, by name."""
         return {"tally": self.tally}
 
+    def announce(self) -> None:
+        """The other end is new: what it has to know comes with the next parcel."""
+        return
+
     def facts(self) -> dict[str, float | int]:
         """What went through so far: bytes, how many times less than in float32, relative error of what arrives."""
-        sent, plain, error, size = self.tally.tolist()
-        ratio, relative = plain / max(sent, 1), math.sqrt(error / size) if size else 0.0
-        return {"bytes": int(sent), "ratio": round(ratio, 2), "error": round(relative, 5)}
+        return facts_of(self.tally)
 
     def _count(self, h: Tensor, parcel: Parcel, error: Tensor | float, size: Tensor | float) -> Parcel:
         self.tally[0] += sum(tensor.nbytes for tensor in parcel.values())
@@ -60,6 +62,13 @@ class Sender(ABC):
         self.tally[2] += error
         self.tally[3] += size
         return parcel
+
+
+def facts_of(tally: Tensor) -> dict[str, float | int]:
+    """What a sender's tally says."""
+    sent, plain, error, size = tally.tolist()
+    ratio, relative = plain / max(sent, 1), math.sqrt(error / size) if size else 0.0
+    return {"bytes": int(sent), "ratio": round(ratio, 2), "error": round(relative, 5)}
 
 
 class Receiver(ABC):
@@ -196,6 +205,10 @@ class QuantisingSender(Sender):
     def __init__(self, boundary: VectorQuantised, book: Codebook, device: torch.device) -> None:
         super().__init__(device)
         self.book, self._boundary = book, boundary
+        self._announces = False
+
+    def announce(self) -> None:
+        self._announces = bool(self.book.version)
 
     @torch.no_grad()
     def encode(self, h: Tensor, learn: bool = True) -> Parcel:
@@ -207,8 +220,9 @@ class QuantisingSender(Sender):
         indices, nearness = nearest(x, book.codes_GKD)
         parcel = {"indices": pack(indices, bits(self._boundary.codes)), "version": book.version.clone()}
         parcel["shape"] = torch.tensor(h.shape, dtype=torch.int32)
-        if fresh:
+        if fresh or self._announces:
             parcel["codes"] = book.codes_GKD.clone()
+            self._announces = False
         if learn:
             book.follow(x, indices)
         size = torch.dot(x.flatten(), x.flatten()).double()
@@ -240,6 +254,11 @@ class QuantisingReceiver(Receiver):
     def keep(self, parcels: Iterable[Parcel]) -> None:
         used = {int(parcel["version"]) for parcel in parcels} | {max(self.versions, default=0)}
         self.versions = {version: codes for version, codes in self.versions.items() if version in used}
+
+
+def overtaken(older: Parcel, newer: Parcel) -> Parcel:
+    """What is left of two parcels in a row where only the newer one is kept: itself, and news that came before it."""
+    return {"codes": older["codes"]} | newer if "codes" in older else newer
 
 
 def _divisor(channels: int, most: int) -> int:

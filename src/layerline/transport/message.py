@@ -102,6 +102,8 @@ class Message:
     table: bytes
     payload: Tensor
     """uint8, flat."""
+    passing: bool = False
+    """Whether the next of its kind may take its place as long as it has not left."""
 
     @property
     def nbytes(self) -> int:

@@ -66,8 +66,13 @@ class Pair:
             thread.start()
 
     def send(self, message: Message, timeout: float) -> None:
-        """Queue a message; waits, up to `timeout` seconds, only while the queue is full. PeerLost."""
+        """Queue a message; waits, up to `timeout` seconds, only while the queue is full. PeerLost.
+
+        Of passing messages of one kind only the newest waits.
+        """
         with self._changed:
+            if message.passing:
+                self._forget_older(message)
             free = self._changed.wait_for(lambda: self._gone or len(self._queue) < QUEUE, timeout)
             if self._gone:
                 raise self._why_not(self._gone, message)
@@ -76,6 +81,13 @@ class Pair:
             assert not self._ending, "closed"
             self._queue.append(message)
             self._changed.notify_all()
+
+    def _forget_older(self, message: Message) -> None:
+        """Under the lock. The first of the queue may be on its way already."""
+        what = message.source, message.to, message.key.carries
+        for older in [*self._queue][1:]:
+            if older.passing and (older.source, older.to, older.key.carries) == what:
+                self._queue.remove(older)
 
     def end(self) -> None:
         """Let the threads end once the queue is flushed; does not wait."""

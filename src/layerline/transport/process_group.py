@@ -33,7 +33,8 @@ class ProcessGroup(Transport):
     processes of this run were started; never the same twice on one store. `timeout`: seconds a wait for a message, or
     for the flush, may take; `join`: for the peers to come; `silence`: after which a peer that says nothing is lost.
     `host`: this process's own address, to listen on; connections are neither encrypted nor authenticated. `shared`: a
-    folder in memory (`shared_folder`) that large payloads go through between processes that see the same one.
+    folder in memory (`shared_folder`) that large payloads go through between processes that see the same one. `delay`:
+    seconds by which everything arrives later.
 
     PeerLost where a peer does not come.
     """
@@ -53,8 +54,9 @@ class ProcessGroup(Transport):
         silence: float = 60.0,
         host: str = "127.0.0.1",
         shared: Path | None = None,
+        delay: float = 0.0,
     ) -> None:
-        super().__init__(placement, rank, codec or Fp32(), timeout)
+        super().__init__(placement, rank, codec or Fp32(), timeout, delay)
         self._store = PrefixStore(f"layerline/{generation}", store)
         self._plan, self._generation = bytes.fromhex(plan), generation
         self._join, self._silence, self._host, self._shared = join, silence, host, shared
@@ -78,6 +80,8 @@ class ProcessGroup(Transport):
         """Flush what is queued and end the threads. PeerLost if something could not be delivered in time."""
         left = self._end(self.timeout)
         atexit.unregister(self._abandon)
+        if self._line:
+            self._line.close()
         if left:
             rank, unsent = next(iter(left.items()))
             raise PeerLost(f"{self.who(rank)} did not take the last {unsent} messages for it", rank=rank)
@@ -114,7 +118,7 @@ class ProcessGroup(Transport):
             silence=self._silence,
             delivered=self._deliver,
             sent=partial(self._record, direction="send"),
-            lost=partial(self._inbox.lose, peer),
+            lost=partial(self._lose, peer),
             shared=self._segments(peer),
         )
 

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerline.blocks.network import predicting
 from layerline.data.text_set import AnySet
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.stage import Stage
+from layerline.runtime.stream.own_step import learn, pass_on
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.training import Cursor, refuse_other_tensors
 from layerline.schedules.order import Uses
@@ -117,10 +116,10 @@ class FreeTrainer(StreamTrainer):
             del self._waiting[block - 1, source]
         learns = number < self.order.steps
         if learns:  # 2
-            h = self._learn_alone(stage, x, labels, number)
+            h = learn(stage, self.feed, x, labels, number, (self._losses[block], self._right[block]))
+            self._examples[block] += len(labels)
         else:
-            with predicting(stage.block), torch.no_grad(), self.model.autocast(x.device):
-                h = stage.block(x)
+            h = pass_on(stage, self.model, x)
         if block < len(self.crossings) and (learns or self._uses.wanted[at]):  # 3
             parcel = self.crossings[block].send(h, learns) | {LABELS: labels}
             if self._uses.wanted[at]:
@@ -133,19 +132,6 @@ class FreeTrainer(StreamTrainer):
             parcel = self._waiting[block - 1, source]
             return self.crossings[block - 1].open(parcel), parcel[LABELS]
         return self.feed.minibatch(source)
-
-    def _learn_alone(self, stage: Stage, x: Tensor, labels: Tensor, number: int) -> Tensor:
-        """A step of a block from its own loss; what it put out before."""
-        parts, outputs = self.run.microbatches, []
-        for part, (x_part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
-            outputs.append(stage.forward(part, x_part, self.feed.seed(stage.index, number, part)))
-            _, record = stage.backward(part, targets, [], len(targets) / len(labels))
-            assert record is not None
-            self._losses[stage.index] += record[0] * len(targets)
-            self._right[stage.index] += record[1] * len(targets) / targets.numel()
-        self._examples[stage.index] += len(labels)
-        stage.update(self.feed.lr(number))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _end_block(self, block: int, epoch: int) -> EpochDone:
         """The numbers of a block's own epoch."""

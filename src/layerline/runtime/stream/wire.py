@@ -5,6 +5,8 @@ last or first), and a message only has shapes. Solution: the dimensions travel f
 which needs no rearranging, and the tensor's name says the strides it had.
 
     activations [64, 32, 8, 8], channels last  →  "2048,1,256,32": [64, 8, 8, 32]
+
+A parcel, several tensors by name, travels as "NAME STRIDES" each.
 """
 
 from __future__ import annotations
@@ -45,6 +47,24 @@ def unpacked(tensors: dict[str, Tensor]) -> Tensor:
     if not whole:
         raise LayerlineError(f"an activation of {list(shape)} came as '{name}', which is not how it lies")
     return lies.as_strided(shape, strides)
+
+
+def packed_parcel(parcel: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a parcel to be sent."""
+    found = {}
+    for name, tensor in parcel.items():
+        ((layout, sent),) = packed(tensor).items()
+        found[f"{name} {layout}"] = sent
+    return found
+
+
+def unpacked_parcel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parcel as it was. LayerlineError where a name is no such one."""
+    parcel = {}
+    for title, sent in tensors.items():
+        name, _, layout = title.partition(" ")
+        parcel[name] = unpacked({layout: sent})
+    return parcel
 
 
 def _order(strides: tuple[int, ...]) -> list[int]:

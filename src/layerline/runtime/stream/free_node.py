@@ -1,0 +1,166 @@
+"""A node of a stream whose blocks run freely: their replay buffers, what they learn, and the record of who took what.
+
+    from the node below ─► buffer ─► block 2 ─► buffer ─► block 3 ─► to the node above
+                                └──── events: (2, 17) (3, 12) (2, 18) … ────┘
+
+Everything is here to go on from: the blocks, what lies in the buffers, the codes that it was coded with, and the events
+so far. So what is saved after a step tells exactly the steps that made it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from layerline.events import Row
+from layerline.runtime.stream.crossing import crossings
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.free import LABELS, below
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.own_step import learn, pass_on
+from layerline.runtime.stream.replay import ReplayBuffer
+from layerline.runtime.training import refuse_other_tensors
+from layerline.transport.boundary import Parcel
+
+
+@dataclass
+class FreeStep:
+    """A block's step: what it took, and what it leaves for the next block."""
+
+    block: int
+    source: int
+    """The step of the block below that made its minibatch; of the first block, the minibatch of the data."""
+    number: int
+    learned: bool
+    begin: float
+    """Seconds since 1970."""
+    parcel: Parcel | None
+    """For the next block, if there is one."""
+
+
+class FreeNode(StreamNode):
+    """The blocks of one logical node. Parameters are the model's, and updated in place."""
+
+    def __init__(self, blocks: range, model: StreamModel, feed: Feed, buffer: int, max_reuse: int | None) -> None:
+        super().__init__(blocks, model, feed)
+        self._model = model
+        every = crossings(model, self.device)
+        self._inlets = {block: every[block - 1] for block in blocks if block}
+        self._outlets = {block: every[block] for block in blocks if block < len(every)}
+        self._buffers = {block: ReplayBuffer(buffer, max_reuse) for block in blocks if block}
+        self._examples = {block: torch.zeros((), dtype=torch.int64) for block in blocks}
+        self.made = dict.fromkeys(blocks, 0)
+        """Steps of each block so far, those after its last one to learn included."""
+        self.events: list[tuple[int, int]] = []
+        self.times: list[tuple[float, float]] = []
+        """Begin and end of each event, seconds since 1970."""
+
+    @property
+    def learned(self) -> int:
+        """Steps in which blocks of this node learned."""
+        return sum(min(made, self.feed.steps) for made in self.made.values())
+
+    def needed(self, block: int, above: bool) -> bool:
+        """Whether a block has to go on: it learns, or one after it does (`above`: in a later node)."""
+        return above or min(made for each, made in self.made.items() if each >= block) < self.feed.steps
+
+    def put(self, block: int, step: int, parcel: Parcel) -> None:
+        """A minibatch of the block below arrived."""
+        inlet, buffer = self._inlets[block], self._buffers[block]
+        buffer.put(step, inlet.receiver.accept(parcel))
+        inlet.keep(buffer.parcels)
+
+    def work(self, block: int) -> FreeStep | None:
+        """A step of a block, to be noted by `finish`; None where it has to wait.
+
+        One that has had its steps passes on only what it has not had yet: from the rest it would make the same again.
+        """
+        begin, number = time.time(), self.made[block]
+        learns = number < self.feed.steps
+        if block:
+            taken = self._buffers[block].take(fresh=not learns)
+            if taken is None:
+                return None
+            source, parcel = taken
+            parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
+            x, labels = self._inlets[block].open(parcel), parcel[LABELS]
+        else:
+            source = number
+            x, labels = self.feed.minibatch(source)
+        stage = self.stages[block]
+        if learns:
+            h = learn(stage, self.feed, x, labels, number, (self._losses[block], self._right[block]))
+            self._examples[block] += len(labels)
+        else:
+            h = pass_on(stage, self._model, x)
+        outlet = self._outlets.get(block)
+        made = outlet.sender.encode(h, learns) | {LABELS: labels} if outlet else None
+        if h.is_cuda:
+            torch.cuda.synchronize()  # a slow-down is a multiple of the time that the step took
+        return FreeStep(block, source, number, learns, begin, made)
+
+    def finish(self, step: FreeStep) -> tuple[Row | None, Parcel | None]:
+        """A step has taken its time: the numbers of the epoch that ends with it; what goes to the next node."""
+        block, number = step.block, step.number
+        self.events.append((block, step.source))
+        self.times.append((step.begin, time.time()))
+        self.made[block] += 1
+        row = self._end_block(block, number) if step.learned and self.feed.ends_epoch(number) else None
+        if step.parcel is None or block + 1 not in self.blocks:
+            return row, step.parcel
+        self.put(block + 1, number, step.parcel)
+        return row, None
+
+    def record(self) -> dict[str, Tensor]:
+        """Who took what, when; and what went over the boundaries."""
+        return {
+            "events": torch.tensor(self.events, dtype=torch.int32).view(-1, 2),
+            "times": torch.tensor(self.times, dtype=torch.float64).view(-1, 2),
+        } | {f"tally.{block}": outlet.sender.tally for block, outlet in self._outlets.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = self._fixed() | {name: t for name, t in self.record().items() if not name.startswith("tally.")}
+        for block, buffer in self._buffers.items():
+            named |= {f"buffer.{block}.{name}": tensor for name, tensor in buffer.tensors().items()}
+            named |= {f"codes.{block}.{name}": tensor for name, tensor in self._inlets[block].versions().items()}
+        return named
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        own = self._fixed()
+        extra = ("events", "times", "buffer.", "codes.")
+        found = {name: tensor for name, tensor in tensors.items() if not name.startswith(extra)}
+        refuse_other_tensors(own, found)
+        for name, tensor in own.items():
+            tensor.copy_(found[name])
+        self.events = [(block, source) for block, source in tensors["events"].tolist()]
+        self.times = [(begin, end) for begin, end in tensors["times"].tolist()]
+        made = Counter(block for block, _ in self.events)
+        self.made = {block: made[block] for block in self.blocks}
+        for block, buffer in self._buffers.items():
+            buffer.load(below(tensors, f"buffer.{block}."))
+            self._inlets[block].resume(below(tensors, f"codes.{block}."))
+        for outlet in self._outlets.values():
+            outlet.sender.announce()
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """What has the same names and sizes at every step."""
+        named = super().tensors() | {f"examples.{block}": tensor for block, tensor in self._examples.items()}
+        for block, outlet in self._outlets.items():
+            named |= {f"{block}.sent.{name}": tensor for name, tensor in outlet.sender.tensors().items()}
+        return named
+
+    def _end_block(self, block: int, number: int) -> Row:
+        """The numbers of a block's own epoch."""
+        examples = int(self._examples[block])
+        loss, right = self._losses[block].item() / examples, self._right[block].item() / examples
+        for total in (self._losses[block], self._right[block], self._examples[block]):
+            total.zero_()
+        row = Row(epoch=self.feed.place(number)[0] + 1, block=str(block + 1), loss=loss, accuracy=right)
+        self.noted.rows.append(row)
+        return row

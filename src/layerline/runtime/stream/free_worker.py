@@ -1,0 +1,246 @@
+"""A worker of a stream whose blocks run freely: its nodes step when they can, and wait for nobody.
+
+Of each node, in turn:
+
+1. A step that has taken its time (a slowed one: several times what it computed for) is finished, and its outputs leave.
+2. What landed meanwhile goes into the buffer.
+3. One of its blocks takes what its buffer gives, and computes. Where there is nothing to take, the node idles.
+
+**Cuts.** The first node decides when to save. It saves itself and sends a mark after what it has sent; a node that
+comes to a mark saves itself before it looks at what was sent later, and passes the mark on. So no part of a cut holds
+anything that is not yet made in another (Chandy and Lamport 1985), though no two nodes are at the same step:
+
+    node 1   s5 s6 ■ s7 s8           ■ saves: whatever node 2 has in its part was sent before it
+    node 2      s3   s4 ■ s5
+
+After a kill all go back to the newest cut that all have. Then all events that count come from weights that are there,
+and the order of the whole run can be done again.
+
+**The end.** A node tells the one below when it and all above it have had their steps. When the first node hears of it,
+it makes the last cut; a stop is a cut, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event as Flag
+
+import torch
+
+from layerline.errors import LayerlineError, PeerLost, Stopped
+from layerline.events import EpochDone, Event, Minibatch
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.free_node import FreeNode, FreeStep
+from layerline.runtime.stream.landing import Landing
+from layerline.runtime.stream.wire import packed_parcel
+from layerline.runtime.stream.worker import GO_ON, SAVE, Link
+from layerline.transport.base import Transport
+from layerline.transport.message import Key
+
+DONE = 2
+"""A mark: all blocks have had their steps. Any larger one is the exit status to stop with."""
+PARCEL, MARK, ENOUGH = "parcel", "mark", "enough"
+_LOOK_SECONDS = 0.05
+"""Between two looks whether somebody is lost, or this process was asked to stop, where nothing arrives."""
+_PATIENCE = 3.0
+"""Seconds for which a worker that was asked to stop waits for a mark, link delays apart."""
+
+
+@dataclass
+class _Running:
+    """A step that has been computed, and takes time until `until` (monotonic)."""
+
+    step: FreeStep
+    began: float
+    until: float
+
+
+class FreeWorker:
+    """`nodes`: this process's logical nodes by number, of `count`; `cut`: the number of the cut they go on from.
+
+    `buffer`: M; `factors`: how many times as long as it would a step of each block takes; `delay`: of a link, seconds.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[int, FreeNode],
+        count: int,
+        transport: Transport,
+        *,
+        cut: int,
+        buffer: int,
+        factors: Sequence[float],
+        delay: float,
+        decide: Callable[[], int],
+        save: Callable[[int, int], None],
+        stop: Stop,
+    ) -> None:
+        self.nodes, self.transport = nodes, transport
+        self.link = Link()
+        self._cut, self._factors, self._patience = cut, factors, _PATIENCE + count * delay
+        self._decide, self._save, self._stop = decide, save, stop
+        self._last = count - 1
+        self._left = set(nodes)
+        self._exit: int | None = None
+        self._running: dict[int, _Running] = {}
+        self._turn = {number: node.blocks.start for number, node in nodes.items()}
+        self._above = {number: number < self._last for number in nodes}
+        self._told: set[int] = set()
+        self._asked: float | None = None
+        self._began = self._heard = time.monotonic()
+        self._before = {number: node.noted.seconds for number, node in nodes.items()}
+        self._news = Flag()
+        self._landings = {number: self._landing(number, buffer) for number in nodes}
+
+    def work(self) -> Generator[Event]:
+        """To the last cut. Yields after every step that learned; the last of a block's epoch yields `EpochDone`.
+
+        Stopped, after saving, when the first node was asked to. PeerLost.
+        """
+        while self._left:
+            self._news.clear()
+            idle = True
+            for number in sorted(self._left):
+                running = self._running.get(number)
+                if running and time.monotonic() < running.until:
+                    continue
+                if running:  # 1
+                    idle = False
+                    yield from self._finish(number, running)
+                lost = self._lost(number)
+                self._look(number)  # 2
+                if number in self._left:
+                    if lost:
+                        raise lost
+                    idle &= not self._begin(number)  # 3
+            self._heed()
+            if idle and self._left:
+                self._wait()
+        if self._exit is not None:
+            raise Stopped("training was stopped", exit_status=self._exit)
+
+    # A step ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int) -> bool:
+        """The first of the node's blocks, in turns, that is needed and has something to take."""
+        node, blocks = self.nodes[number], self.nodes[number].blocks
+        for each in range(len(blocks)):
+            block = blocks[(self._turn[number] - blocks.start + each) % len(blocks)]
+            if not node.needed(block, self._above[number]):
+                continue
+            began = time.monotonic()
+            step = node.work(block)
+            if step is not None:
+                spent = time.monotonic() - began
+                self._running[number] = _Running(step, began, began + spent * self._factors[block])
+                self._turn[number] = block + 1
+                return True
+        return False
+
+    def _finish(self, number: int, running: _Running) -> Generator[Event]:
+        node, step = self.nodes[number], running.step
+        del self._running[number]
+        row, parcel = node.finish(step)
+        busy = node.noted.busy
+        busy[step.block] = busy.get(step.block, 0.0) + time.monotonic() - running.began
+        if parcel is not None:
+            key = Key(step.number, PARCEL, step.block, step.number)
+            self.transport.at(number).send(key, packed_parcel(parcel), number + 1, passing="codes" not in parcel)
+        if row is not None:
+            yield EpochDone(row.epoch, [row])
+        elif step.learned:
+            yield Minibatch(node.feed.place(step.number)[0] + 1, f"block {step.block + 1}")
+
+    # Between two steps of a node ---------------------------------------------------------------------------------
+
+    def _look(self, number: int) -> None:
+        """Take in what landed; save where there is a mark, and leave after a last one."""
+        mark: tuple[int, int] | None = None
+        if number == 0:
+            what = DONE if not self._needs(0) else self._decide()
+            if what != GO_ON:
+                self._keep(0, self._cut + 1, what)
+            return
+        while number in self._left:
+            arrivals, mark = self._landings[number].take()
+            for step, parcel in arrivals:
+                self.nodes[number].put(self.nodes[number].blocks.start, step, parcel)
+            if mark is None:
+                break
+            self._keep(number, *mark)
+        if number in self._left and number not in self._told and not self._needs(number):
+            self._told.add(number)
+            with suppress(PeerLost):  # it was stopped, and a mark that says so is on its way; else `_lost` knows
+                self.transport.at(number).send(Key(0, ENOUGH, 0, 0), {}, number - 1)
+
+    def _needs(self, number: int) -> bool:
+        """Whether a block of the node, or of one above it, still learns."""
+        return self.nodes[number].needed(self.nodes[number].blocks.start, self._above[number])
+
+    def _keep(self, number: int, cut: int, what: int) -> None:
+        """The node's part of a cut; the node above makes its own."""
+        self._note(number)
+        begin = time.monotonic()
+        self._save(number, cut)
+        self._began += time.monotonic() - begin  # which is no training
+        self._cut = max(self._cut, cut)
+        if number < self._last:
+            mark = {"mark": torch.tensor(what, dtype=torch.uint8)}
+            self.transport.at(number).send(Key(cut, MARK, 0, 0), mark, number + 1)
+        if what > SAVE:
+            self._left.discard(number)
+            self._exit = what if what > DONE else None
+
+    def _note(self, number: int) -> None:
+        """What the transport counted."""
+        noted, events = self.nodes[number].noted, self.transport.at(number).events
+        new = events[:]
+        del events[: len(new)]  # the transport's threads may have added some
+        noted.bytes += sum(event.nbytes for event in new if event.direction == "send")
+        noted.seconds = self._before[number] + time.monotonic() - self._began
+
+    # The others --------------------------------------------------------------------------------------------------
+
+    def _landing(self, number: int, buffer: int) -> Landing:
+        end, landing = self.transport.at(number), Landing(buffer, self._news.set)
+        if number:
+            end.hand_over(PARCEL, number - 1, landing.put)
+            end.hand_over(MARK, number - 1, landing.put_mark)
+        if number < self._last:
+            end.hand_over(ENOUGH, number + 1, lambda key, tensors: self._hear_enough(number))
+        return landing
+
+    def _hear_enough(self, number: int) -> None:
+        self._above[number] = False
+        self._news.set()
+
+    def _lost(self, number: int) -> LayerlineError | None:
+        """Why nothing more will come from a neighbour. What came before is looked at first: it may be the last mark."""
+        for peer in (number - 1, number + 1):
+            if 0 <= peer <= self._last:
+                try:
+                    self.transport.at(number).check(peer)
+                except LayerlineError as error:
+                    return error
+        return None
+
+    def _wait(self) -> None:
+        """Until something arrives, or a slowed step has taken its time; look up now and then."""
+        now = time.monotonic()
+        soonest = min((running.until - now for running in self._running.values()), default=_LOOK_SECONDS)
+        if self._news.wait(max(0.0, min(soonest, _LOOK_SECONDS))) or self._running:
+            self._heard = time.monotonic()
+        elif now - self._heard > self.transport.timeout:
+            raise PeerLost(f"nothing has arrived for {self.transport.timeout:g} s")
+
+    def _heed(self) -> None:
+        """Stopped where this process was asked to, and no mark comes."""
+        if self._stop.exit_status is None or 0 in self.nodes:
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        if now - self._asked > self._patience:
+            raise Stopped("training was stopped", exit_status=self._stop.exit_status)

@@ -1,0 +1,269 @@
+"""Nodes that run freely, in processes of their own: whatever they did, the order they leave does it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerline import api
+from layerline.errors import LayerlineError, Stopped, UsageError
+from layerline.events import EpochDone, Event, Started
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.landing import Landing
+from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
+from layerline.schedules.merge import Recorded
+from layerline.schedules.replay import Ring
+from layerline.stream_run import StreamRun
+from layerline.transport.message import Key
+from runtime.test_processes import end, start, workers
+
+BASE: dict[str, Any] = {
+    "kind": "stream",
+    "dataset": "digits",
+    "network": {"kind": "conv", "widths": [4, 6, 6], "classifier": "linear"},
+    "epochs": 2,
+    "batch_size": 200,
+    "precision": "32-true",
+    "threads": 1,
+    "device": "cpu",
+    "augment": {"shift": 1},
+    "nodes": 3,
+}
+VQ = {"kind": "vq", "dims": 2, "codes": 4, "refresh": 2}
+UNEVEN = {"kind": "async", "slowdowns": [1.0, 2.0, 1.0], "buffer": 2}
+IN_PROC = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+
+
+def run_of(**settings: Any) -> StreamRun:
+    return StreamRun.from_dict(BASE | {"timing": UNEVEN} | settings)
+
+
+def described(folder: Path, **settings: Any) -> tuple[StreamRun, str]:
+    """The run, and a file that says it."""
+    run, file = run_of(**settings), folder / "run.toml"
+    file.write_text(run.to_toml(), encoding="utf-8")
+    return run, str(file)
+
+
+def done_again(run: StreamRun, folder: Path) -> api.Result:
+    """The run's events once more, one after the other in this process."""
+    timing = {"kind": "recorded", "order_file": str(folder / "order.npy")}
+    return api.train(StreamRun.from_dict(run.to_dict() | {"nodes": 1, "timing": timing}))
+
+
+def wait_for_cut(folder: Path, cut: int) -> None:
+    """Until some node has its part of a cut."""
+    until = time.monotonic() + 60
+    while not any(int(path.name[:8]) >= cut for path in folder.glob("checkpoints/*.json")):
+        assert time.monotonic() < until, "no progress"
+        time.sleep(0.02)
+
+
+def by_block(result: api.Result) -> list[str]:
+    return sorted(map(repr, result.rows))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"microbatches": 2},
+        {"boundary": {"kind": "bf16"}, "nodes": 2},
+        {"boundary": {"kind": "int8"}, "timing": {"kind": "async", "max_reuse": 1}},
+        {"boundary": VQ, "precision": "bf16-mixed"},
+    ],
+)
+def test_the_order_is_done_again_to_the_same_bits(case: dict[str, Any], tmp_path: Path) -> None:
+    run = run_of(**case)
+    free = api.train(run, out_dir=tmp_path / "run")
+    again = done_again(run, tmp_path / "run")
+    assert free.values["weights_sha256"] == again.values["weights_sha256"]
+    assert by_block(free) == by_block(again)
+    assert free.values["order"] == "order.npy"
+    assert free.values["events"] == len(np.load(tmp_path / "run" / "order.npy"))
+    assert sum(free.values["share_of_events"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("boundary", "processes"), [("plain", 2), ("int8", 3), ("vq", 3)])
+def test_processes(boundary: str, processes: int, tmp_path: Path) -> None:
+    """Slowed nodes, distant links: what really happened is in the order, and nobody's bits are lost on the way."""
+    coded = VQ if boundary == "vq" else {"kind": boundary}
+    run, file = described(tmp_path, boundary=coded, timing=UNEVEN | {"link_delay": 0.01})
+    folder = tmp_path / "run"
+    words = ("train", file, "--out-dir", str(folder), "--processes", str(processes), "--format", "json")
+    result = json.loads(end(start(*words))[0])
+    again = done_again(run, folder)
+    assert result["weights_sha256"] == again.values["weights_sha256"]
+    assert result["processes"] == processes
+    assert [each["block"] for each in result["blocks"]] == [1, 2, 3]
+    assert all(each["uses"] * each["minibatches"] == pytest.approx(16, abs=0.1) for each in result["blocks"])
+    assert result["blocks"][0]["most_uses"] == 1, "the first block reads every minibatch of the data once"
+    assert result["bytes_sent"] > 0
+    assert [each["block"] for each in result["boundaries"]] == [1, 2]
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2 * 3
+
+
+@IN_PROC
+def test_killed_workers_are_started_again(tmp_path: Path) -> None:
+    """kill -9 of any worker, at a moment nobody chose: what was lost is in no order, and the order has the bits."""
+    run, file = described(tmp_path, boundary=VQ, epochs=20, checkpoint_seconds=0.1)
+    folder, draw = tmp_path / "run", random.Random(tmp_path.name)
+    launcher = start("train", file, "--out-dir", str(folder), "--format", "json")
+    wait_for_cut(folder, draw.randint(1, 5))
+    os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
+    out, err = end(launcher)
+    assert err.count("going on from the last checkpoint") == 1
+    assert json.loads(out)["weights_sha256"] == done_again(run, folder).values["weights_sha256"]
+    assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last cut stays"
+    assert len(api.resume(folder).rows) == 20 * 3
+
+
+@IN_PROC
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_stopped_then_resumed_by_other_processes(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    run, file = described(tmp_path, epochs=30, checkpoint_seconds=0.2, timing=UNEVEN | {"max_reuse": 2})
+    folder = tmp_path / "run"
+    launcher = start("train", file, "--out-dir", str(folder))
+    wait_for_cut(folder, 2)
+    launcher.send_signal(number)
+    _, err = end(launcher, status=status)
+    assert f"go on with: layerline resume {folder}" in err
+    begun: list[int] = []
+    last = api.resume(folder, listener=lambda e: begun.append(e.done) if isinstance(e, Started) else None)
+    assert begun[0] > 0
+    assert last.values["weights_sha256"] == done_again(run, folder).values["weights_sha256"]
+
+
+def test_a_stop_saves_what_lies_in_the_buffers(tmp_path: Path) -> None:
+    run, stop = run_of(boundary=VQ, timing=UNEVEN | {"buffer": 3}), Stop()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            stop.exit_status = 130
+
+    with pytest.raises(Stopped, match=r"saved after [1-9]\d* of 48 steps") as stopped:
+        api.train(run, out_dir=tmp_path / "run", listener=hear, stop=stop)
+    assert stopped.value.exit_status == 130
+    last = api.resume(tmp_path / "run")
+    again = done_again(run, tmp_path / "run")
+    assert last.values["weights_sha256"] == again.values["weights_sha256"]
+    assert by_block(last) == by_block(again)
+
+
+@IN_PROC
+def test_a_lost_worker_is_one_clear_error(tmp_path: Path) -> None:
+    _, file = described(tmp_path, epochs=500, checkpoint_seconds=0.2)
+    folder = tmp_path / "run"
+    launcher = start("train", file, "--out-dir", str(folder), "--restarts", "0")
+    wait_for_cut(folder, 1)
+    os.kill(workers(launcher.pid)[-1], signal.SIGKILL)
+    _, err = end(launcher, status=1)
+    assert "a worker ended (killed by SIGKILL" in err
+    assert f"layerline resume {folder}" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ({"timing": {"kind": "async", "pace": "random"}}, "one of the virtual clock"),
+        ({"timing": {"kind": "async", "slowdowns": [1.0, 2.0]}}, "2 number"),
+        ({"timing": {"kind": "recorded", "order_file": __file__}}, "done again by one node"),
+        ({"codec": {"kind": "bf16"}}, "for nodes that wait for each other"),
+        ({"boundary": VQ | {"dims": 5}}, "no groups of 5"),
+        ({"nodes": 4}, "4 nodes for a stream through 3 blocks"),
+        ({"nodes": 1, "timing": {"kind": "async", "link_delay": 1}}, "on one node nothing is sent"),
+    ],
+)
+def test_what_cannot_be_is_refused(case: dict[str, Any], why: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=why):
+        api.train(run_of(**case), out_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def parcel(step: int, **more: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"outputs": torch.full((2, 3), float(step)), "labels": torch.arange(2)} | more
+
+
+def test_a_parcel_comes_as_it_lay() -> None:
+    sent = parcel(1, version=torch.tensor(3), image=torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    came = unpacked_parcel({name: tensor.clone() for name, tensor in packed_parcel(sent).items()})
+    assert list(came) == list(sent)
+    assert all(torch.equal(came[name], sent[name]) for name in sent)
+    assert all(came[name].stride() == sent[name].stride() for name in sent)
+    with pytest.raises(LayerlineError, match="no layout"):
+        unpacked_parcel({"outputs": torch.ones(2, 3)})
+
+
+@given(size=st.integers(1, 4), looks=st.lists(st.integers(0, 9), max_size=6))
+def test_a_landing_leaves_in_the_buffer_what_no_landing_would(size: int, looks: list[int]) -> None:
+    """The node looks after so many arrivals each time; its buffer then holds the last M, and news of all."""
+    landing, through, direct, made, news = Landing(size, lambda: None), Ring(size), Ring(size), 0, []
+    for arrivals in looks:
+        for step in range(made, made + arrivals):
+            codes = {"codes": torch.tensor([float(step)])} if step % 3 == 0 else {}
+            landing.put(Key(step, "parcel", 0, step), packed_parcel(parcel(step, **codes)))
+            direct.insert(step)
+        made += arrivals
+        came, mark = landing.take()
+        assert mark is None
+        assert len(came) <= size
+        for step, each in came:
+            through.insert(step)
+            news += [int(each["codes"])] if "codes" in each else []
+        assert [place.step for place in through.places] == [place.step for place in direct.places]
+        assert not came or news[-1] == (made - 1) // 3 * 3, "the codes of what is kept have come, whatever was dropped"
+
+
+def test_a_mark_stays_between_what_was_sent_before_and_after_it() -> None:
+    landing = Landing(1, lambda: None)
+    for step in (1, 2):
+        landing.put(Key(step, "parcel", 0, step), packed_parcel(parcel(step)))
+    landing.put_mark(Key(5, "mark", 0, 0), {"mark": torch.tensor(1)})
+    for step in (3, 4):
+        landing.put(Key(step, "parcel", 0, step), packed_parcel(parcel(step)))
+    (before,), mark = landing.take()
+    assert (before[0], mark) == (2, (5, 1))
+    (after,), mark = landing.take()
+    assert (after[0], mark, landing.dropped) == (4, None, 2)
+
+
+@given(seed=st.integers(0, 10**6), skew=st.floats(-50, 50))
+@settings(max_examples=50)
+def test_records_become_an_order_that_could_have_happened(seed: int, skew: float) -> None:
+    """Also where the clock of the second block's machine is far off."""
+    draw, steps = np.random.default_rng(seed), 20
+    first = [(0, step) for step in range(steps)]
+    second = [(1, source) for source in sorted(draw.integers(0, steps, size=steps).tolist())]
+    events = np.array(first + second, dtype=np.int32)
+    begins = np.concatenate([np.arange(steps), skew + np.sort(draw.uniform(0, 30, steps))])
+    recorded = Recorded.of(events, np.stack([begins, begins + 0.5], 1), 2, steps)
+    recorded.order.check("it")
+    for block, own in enumerate((first, second)):
+        assert [tuple(e) for e in recorded.order.events.tolist() if e[0] == block] == own
+    assert recorded.facts()[1]["minibatches"] == len({source for _, source in second})
+
+
+def test_ages_and_uses() -> None:
+    """Block 2 begins when blocks 1 has finished four steps, and takes the second and the last of them."""
+    events = np.array([(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (1, 3), (1, 3)], dtype=np.int32)
+    begins = np.array([0, 1, 2, 3, 4, 5, 6, 7], dtype=np.float64)
+    first, second = Recorded.of(events, np.stack([begins, begins + 1], 1), 2, 4).facts()
+    assert first == {"block": 1, "passed_on": 0, "minibatches": 4, "uses": 1.0, "most_uses": 1}
+    assert second == {
+        **{"block": 2, "passed_on": 0, "minibatches": 2, "uses": 2.0, "most_uses": 3},
+        **{"age": 0.5, "oldest": 2},
+    }
+    with pytest.raises(LayerlineError, match="after 4 events"):
+        Recorded.of(events[[0, 1, 2, 3, 4]] + np.array([0, 5]) * (np.arange(5) == 4)[:, None].astype(np.int32),
+                    np.stack([begins, begins + 1], 1)[:5], 2, 1)  # fmt: skip
