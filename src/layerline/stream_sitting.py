@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from layerline.data.text_set import TextSet
 from layerline.errors import CheckpointError, Stopped
 from layerline.events import EpochDone, Event, Listener, Row, Saved, Started
+from layerline.events import Noted as Said
 from layerline.planned import Outcome
+from layerline.reporting.gantt_run import MISSING
 from layerline.reporting.run_folder import RunFolder
 from layerline.results import bits_of, values_of
 from layerline.runtime.accounts import account
@@ -23,6 +25,7 @@ from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import Noted, StreamNode
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
+from layerline.schedules.stream_simulate import StreamSimulation
 from layerline.transport.base import Transport
 from layerline.transport.in_process import InProcess
 
@@ -92,6 +95,7 @@ class Alone:
                 return
             if self.start:
                 tensors, node.noted = self.cuts.load(number, self.start, node.device)
+                node.noted.recording.sitting += 1
                 try:
                     node.load(tensors)
                 except (KeyError, RuntimeError) as error:
@@ -172,12 +176,15 @@ class Alone:
     def _finish(self, noted: Sequence[Noted], link: Link) -> Outcome:
         job, folder, rows = self.job, self.folder, in_order(noted)
         progress = Progress(max(each.seconds for each in noted), rows)
-        more = measured(noted, self.world) | job.predicted(noted, self.world, self.feed.steps, link)
+        found = job.simulated(noted, self.world, self.feed.steps, link)
+        more = measured(noted, self.world) | compared(max(each.seconds for each in noted), self.feed.steps, found)
         more |= bits_of(job.model, job.data, self._heed)
         held_out = True if isinstance(job.data, TextSet) else None
         readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}
         values = values_of(job.model, job.data.name, readouts, progress, folder, held_out=held_out, **more)
         if folder:
+            if not job.draw(folder, noted, self.feed.steps, found):
+                self.heard(Said(MISSING))
             save_model(job.model, folder.model)
             folder.write_result(values, rows)
         return job.model, values, rows
@@ -187,6 +194,16 @@ def measured(noted: Sequence[Noted], processes: int) -> dict[str, Any]:
     """For `result.json`."""
     busy = [sum(each.busy.values()) for each in noted]
     return account(max(each.seconds for each in noted), busy, sum(each.bytes for each in noted), processes)
+
+
+def compared(seconds: float, steps: int, found: StreamSimulation) -> dict[str, Any]:
+    """For `result.json`: what the plan says of the time, with what its rows took, and a step beside it."""
+    return {
+        "predicted_seconds": round(found.makespan, 3),
+        "predicted_from": "rows",
+        "step_seconds": round(seconds / steps, 6),
+        "predicted_step_seconds": round(found.step_seconds, 6),
+    }
 
 
 def in_order(noted: Sequence[Noted]) -> list[Row]:
