@@ -3,7 +3,7 @@
     python benchmarks/links.py [--steps 40] [--plot links.svg] [--markdown]        as root; 15 minutes or more
     python benchmarks/links.py --ways DGL DDP --links loopback 100mbit --steps 10
 
-Each node is a process on one thread in a network namespace of its own (this is what needs root), pinned to a core of its
+Each node is a process on one thread in a network namespace of its own (this is what needs root), and on a core of its
 own where there are as many; `shaped_link` makes the link between them. `loopback` is both processes on the host's own
 loopback interface. What is compared, always the same images a step:
 
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def run(words: Sequence[str], ends: Sequence[Sequence[str]], addresses: Sequence
     processes: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
         said = [stack.enter_context((folder / f"{rank}.err").open("wb")) for rank in range(2)]
-        stack.callback(lambda: [_end(process) for process in processes])
+        stack.callback(_end, processes)
         for rank, (end, file) in enumerate(zip(ends, said, strict=True)):
             variables = os.environ | common | {"RANK": str(rank), "OMP_NUM_THREADS": "1"}
             pinned = _pinned(rank)
@@ -94,10 +94,11 @@ def _pinned(rank: int) -> list[str]:
     return ["taskset", "-c", str(cores[rank])] if len(cores) > 1 else []
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def made_up(folder: Path) -> tuple[Path, Path]:
@@ -119,9 +120,10 @@ def throughput(way: str, shape: Shape, data: tuple[Path, Path], steps: int, batc
     else:
         words = [*WAYS[way], "--dataset", str(colour), "--max-steps", str(steps), "--batch-size", str(batch)]
         images = steps * batch
-    own = [[], []], ("127.0.0.1",) * 2
-    with tempfile.TemporaryDirectory() as folder, nullcontext() if shape.name == "loopback" else link(shape) as ends:
-        values = run(words, *((ends, ADDRESSES) if ends else own), Path(folder))
+    made = nullcontext(None) if shape.name == "loopback" else link(shape)
+    with tempfile.TemporaryDirectory() as folder, made as ends:
+        addresses = ADDRESSES if ends else ("127.0.0.1", "127.0.0.1")
+        values = run(words, ends or [[], []], addresses, Path(folder))
     return images / float(values["train_seconds"])
 
 
@@ -177,7 +179,7 @@ def plot(found: Found, names: Sequence[str], path: Path) -> None:
 
 
 @contextmanager
-def ended_by_signals() -> Any:
+def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end it as Ctrl-C does, so that nothing is left."""
 
     def end(number: int, frame: object) -> None:

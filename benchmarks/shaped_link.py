@@ -7,7 +7,7 @@
                   and takes some of a core: one packet is up to 64 kB.
 
 Both namespaces and everything in them are gone when the `with` block ends, also by Ctrl-C or SIGTERM; after `kill -9`
-two of them are left: ip netns list.
+two of them are left (ip netns list), and their names in /etc/netns.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ctypes
 import fcntl
 import os
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -25,8 +26,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
+_HOSTS = Path("/etc/netns")
+"""Where `ip netns exec` finds a namespace's own `/etc/hosts`: no name server can be reached from there, and PyTorch
+asks for the names of its peers."""
+_NAMES = f"127.0.0.1 localhost\n{ADDRESSES[0]} one\n{ADDRESSES[1]} two\n"
 _PACKET = 65_000  # bytes of a packet over tun devices, at most
 _NEWNET = 0x40000000
 _SETIFF, _TUN, _NO_HEADER = 0x400454CA, 0x0001, 0x1000
@@ -61,6 +67,8 @@ def link(shape: Shape) -> Iterator[list[list[str]]]:
         for name in names:
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
+            (_HOSTS / name).mkdir(parents=True)
+            (_HOSTS / name / "hosts").write_text(_NAMES)
         if shape.delay:
             relay = _relay(names, shape.delay)
         else:
@@ -76,8 +84,9 @@ def link(shape: Shape) -> Iterator[list[list[str]]]:
     finally:
         if relay:
             relay.kill()
-            relay.wait()
+            relay.communicate()
         for name in names:
+            shutil.rmtree(_HOSTS / name, ignore_errors=True)
             with suppress(RuntimeError):
                 _ip("netns", "delete", name)
 
@@ -87,9 +96,8 @@ def _relay(names: Sequence[str], delay: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, __file__, *names, str(delay)]
     relay = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert relay.stdout
-    assert relay.stderr
     if relay.stdout.readline() != b"ready\n":
-        said = relay.stderr.read().decode().strip().splitlines()
+        said = relay.communicate()[1].decode().strip().splitlines()
         raise RuntimeError(f"tun devices: {said[-1] if said else 'none'}")
     return relay
 
@@ -130,10 +138,11 @@ class Delay:
             threading.Thread(target=loop, daemon=True).start()
 
     def _read(self) -> None:
-        while packet := os.read(self._source, 2**16):
-            with self._changed:
-                self._waiting.append((time.monotonic() + self._seconds, packet))
-                self._changed.notify()
+        with suppress(OSError):  # closed
+            while packet := os.read(self._source, 2**16):
+                with self._changed:
+                    self._waiting.append((time.monotonic() + self._seconds, packet))
+                    self._changed.notify()
 
     def _write(self) -> None:
         while True:
