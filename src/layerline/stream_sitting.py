@@ -25,7 +25,6 @@ from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import Noted, StreamNode
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
-from layerline.schedules.stream_simulate import StreamSimulation
 from layerline.transport.base import Transport
 from layerline.transport.in_process import InProcess
 
@@ -176,14 +175,13 @@ class Alone:
     def _finish(self, noted: Sequence[Noted], link: Link) -> Outcome:
         job, folder, rows = self.job, self.folder, in_order(noted)
         progress = Progress(max(each.seconds for each in noted), rows)
-        found = job.simulated(noted, self.world, self.feed.steps, link)
-        more = measured(noted, self.world) | compared(max(each.seconds for each in noted), self.feed.steps, found)
+        more = measured(noted, self.world) | job.predicted(noted, self.world, self.feed.steps, link)
         more |= bits_of(job.model, job.data, self._heed)
         held_out = True if isinstance(job.data, TextSet) else None
         readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}
         values = values_of(job.model, job.data.name, readouts, progress, folder, held_out=held_out, **more)
         if folder:
-            if not job.draw(folder, noted, self.feed.steps, found):
+            if not job.draw(folder, noted, self.world, self.feed.steps, link):
                 self.heard(Said(MISSING))
             save_model(job.model, folder.model)
             folder.write_result(values, rows)
@@ -194,16 +192,6 @@ def measured(noted: Sequence[Noted], processes: int) -> dict[str, Any]:
     """For `result.json`."""
     busy = [sum(each.busy.values()) for each in noted]
     return account(max(each.seconds for each in noted), busy, sum(each.bytes for each in noted), processes)
-
-
-def compared(seconds: float, steps: int, found: StreamSimulation) -> dict[str, Any]:
-    """For `result.json`: what the plan says of the time, with what its rows took, and a step beside it."""
-    return {
-        "predicted_seconds": round(found.makespan, 3),
-        "predicted_from": "rows",
-        "step_seconds": round(seconds / steps, 6),
-        "predicted_step_seconds": round(found.step_seconds, 6),
-    }
 
 
 def in_order(noted: Sequence[Noted]) -> list[Row]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -95,16 +96,17 @@ class StreamJob:
         step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
         return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
-    def simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
-        """The plan in time on so many processes, with what its rows took on average."""
-        busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
-        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
-        bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
-        world = world_of(self.run, bandwidth, ONE_HOST.latency)
-        costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
-        return simulate_stream(self.stream, costs, world, steps, places=places, measured=rows, at_least=_SIMULATED)
+    def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
+        """For `result.json`: what the plan says of the time, and of a step beside what one took."""
+        found = self._simulated(noted, processes, steps, link)
+        return {
+            "predicted_seconds": round(found.makespan, 3),
+            "predicted_from": "rows",
+            "step_seconds": round(max(each.seconds for each in noted) / steps, 6),
+            "predicted_step_seconds": round(found.step_seconds, 6),
+        }
 
-    def draw(self, folder: RunFolder, noted: Sequence[Noted], steps: int, found: StreamSimulation) -> bool:
+    def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
         """`trace.json`, and `gantt.svg`; False where there is no matplotlib to draw it."""
         recorded = recorded_steps(steps, len(self.stream.order()))
         plan, facts = timeline(self.stream, recorded, [each.recording for each in noted])
@@ -112,10 +114,19 @@ class StreamJob:
         write_trace(folder.path / "trace.json", plan, facts, title)
         if not can_draw():
             return False
-        seconds = max(each.seconds for each in noted)
+        found, seconds = self._simulated(noted, processes, steps, link), max(each.seconds for each in noted)
         shares = [sum(each.busy.values()) / (seconds or 1.0) for each in noted]
         draw_stream(plan, facts, found, seconds / steps, shares, folder.path / "gantt.svg", title)
         return True
+
+    def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
+        """The plan in time on so many processes, with what its rows took on average."""
+        busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
+        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
+        bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
+        world = world_of(self.run, bandwidth, ONE_HOST.latency)
+        costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
+        return simulate_stream(self.stream, costs, world, steps, places=places, measured=rows, at_least=_SIMULATED)
 
 
 def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
