@@ -12,7 +12,7 @@ loopback interface. What is compared, always the same images a step:
     backprop, ours  the same with reach all, by the plan of streams (1F1B): activations forward, gradients back
     1F1B            the same by PyTorch's pipeline schedule
     DDP             the same by PyTorch's DDP: gradients of all weights, both ways
-    PFF             a perceptron (4 × 1000), All-Layers, a chapter an epoch: blocks with Adam's moments, once a chapter
+    PFF             a perceptron (4 × 1000), All-Layers: blocks with Adam's moments, once a chapter (an epoch of 20,000)
 
 Images mean nothing, and accuracy is not looked at: a way to learn that needs more epochs may still lose. Throughput is
 images over `train_seconds`, the first steps included. In brackets: the fraction of the loopback's.
@@ -43,7 +43,7 @@ from rich.table import Table
 from shaped_link import ADDRESSES, Shape, link, why_not
 
 IMAGES = 2048
-PFF_IMAGES, PFF_CHAPTERS = 2048, 8
+PFF_IMAGES, PFF_CHAPTERS = 20_000, 8
 PARTS = ["--microbatches", "4"]
 STREAM = ["dgl-cifar10"]
 WAYS: dict[str, list[str]] = {
@@ -172,6 +172,7 @@ def plot(found: Found, names: Sequence[str], path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=way)
     axes.set_xticks(range(len(names)), names)
+    axes.margins(x=0.1)
     axes.set(ylabel="throughput, of that on loopback", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
