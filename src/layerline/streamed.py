@@ -107,7 +107,9 @@ class StreamJob:
         }
 
     def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
-        """`trace.json`, and `gantt.svg`; False where there is no matplotlib to draw it."""
+        """`trace.json`, and `gantt.svg`; False where no matplotlib can draw it. Nothing where nobody recorded."""
+        if not any(each.recording.rows for each in noted):
+            return True
         recorded = recorded_steps(steps, len(self.stream.order()))
         plan, facts = timeline(self.stream, recorded, [each.recording for each in noted])
         title = f"{self.run.preset} · stream, reach {self.run.reach}"
