@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from layerline.data.text_set import TextSet
 from layerline.errors import CheckpointError, Stopped
 from layerline.events import EpochDone, Event, Listener, Row, Saved, Started
+from layerline.events import Noted as Said
 from layerline.planned import Outcome
+from layerline.reporting.gantt_run import MISSING
 from layerline.reporting.run_folder import RunFolder
 from layerline.results import bits_of, values_of
 from layerline.runtime.accounts import account
@@ -130,6 +132,7 @@ class Alone:
                 return
             if self.start:
                 tensors, node.noted = self.cuts.load(number, self.start, node.device)
+                node.noted.recording.sitting += 1
                 try:
                     node.load(tensors)
                 except (KeyError, RuntimeError) as error:
@@ -206,6 +209,8 @@ class Alone:
         readouts = readouts_of(job.model, job.data, self._heed) if job.data.test else {}
         values = values_of(job.model, job.data.name, readouts, progress, folder, held_out=held_out, **more)
         if folder:
+            if not job.draw(folder, noted, self.world, self.feed.steps, link):
+                self.heard(Said(MISSING))
             save_model(job.model, folder.model)
             folder.write_result(values, rows)
         return job.model, values, rows

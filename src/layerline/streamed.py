@@ -22,7 +22,10 @@ from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
 from layerline.free_sitting import FreeAlone, FreeMember
 from layerline.planned import Outcome
+from layerline.reporting.gantt_run import can_draw
+from layerline.reporting.gantt_stream import draw_stream
 from layerline.reporting.run_folder import RunFolder
+from layerline.reporting.trace import write_trace
 from layerline.runtime.members import Board, Membership, join_seconds, placement
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.crossing import crossings
@@ -30,12 +33,13 @@ from layerline.runtime.stream.cuts import Cuts, newest
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
+from layerline.runtime.stream.recording import recorded_steps, timeline
 from layerline.runtime.stream.worker import Link
 from layerline.runtime.threads import compute_threads
 from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.plan import Plan
 from layerline.schedules.stream import WINDOW, Stream
-from layerline.schedules.stream_simulate import simulate_stream
+from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Async, Recorded
 from layerline.stream_member import Member
@@ -43,6 +47,9 @@ from layerline.stream_run import StreamRun
 from layerline.stream_sitting import Alone, in_order
 from layerline.transport.boundary import Plain
 from layerline.transport.codecs import Fp32
+
+_SIMULATED = 24
+"""Steps at least that are simulated: as many as are drawn, of both ends."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +108,38 @@ class StreamJob:
         return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
     def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
-        """For `result.json`: what the plan says of the time, with what its rows took on average."""
+        """For `result.json`: what the plan says of the time, and of a step beside what one took."""
+        found = self._simulated(noted, processes, steps, link)
+        return {
+            "predicted_seconds": round(found.makespan, 3),
+            "predicted_from": "rows",
+            "step_seconds": round(max(each.seconds for each in noted) / steps, 6),
+            "predicted_step_seconds": round(found.step_seconds, 6),
+        }
+
+    def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
+        """`trace.json`, and `gantt.svg`; False where no matplotlib can draw it. Nothing where nobody recorded."""
+        if not any(each.recording.rows for each in noted):
+            return True
+        recorded = recorded_steps(steps, len(self.stream.order()))
+        plan, facts = timeline(self.stream, recorded, [each.recording for each in noted])
+        title = f"{self.run.preset} · stream, reach {self.run.reach}"
+        write_trace(folder.path / "trace.json", plan, facts, title)
+        if not can_draw():
+            return False
+        found, seconds = self._simulated(noted, processes, steps, link), max(each.seconds for each in noted)
+        shares = [sum(each.busy.values()) / (seconds or 1.0) for each in noted]
+        draw_stream(plan, facts, found, seconds / steps, shares, folder.path / "gantt.svg", title)
+        return True
+
+    def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
+        """The plan in time on so many processes, with what its rows took on average."""
         busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
         rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
         bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
         world = world_of(self.run, bandwidth, ONE_HOST.latency)
         costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
-        found = simulate_stream(self.stream, costs, world, steps, places=places, measured=rows)
-        return {"predicted_seconds": round(found.makespan, 3), "predicted_from": "rows"}
+        return simulate_stream(self.stream, costs, world, steps, places=places, measured=rows, at_least=_SIMULATED)
 
 
 def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:

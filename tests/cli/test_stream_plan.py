@@ -61,11 +61,37 @@ def test_memory_does_not_grow_with_microbatches(layerline: Layerline, file: str)
     assert all(m <= f for f, m in zip(few, many, strict=True))
 
 
+def test_rows_and_a_link_are_measured(layerline: Layerline, file: str) -> None:
+    words = ("plan", file, "--reach", "2", "--microbatches", "2", "--measure", "--format", "json")
+    found = json.loads(layerline(*words).out)
+    assert found["costs_from"] == "measured here"
+    costs = found["costs"]
+    assert all(min(costs[name]) > 0 for name in ("forward", "to_weights", "update"))
+    assert costs["to_input"][1] > 0, "the second block passes the third one's gradient on"
+    assert costs["to_input"][0] == 0, "and nobody asks for that of the images"
+    assert [seconds > 0 for seconds in costs["own_loss"]] == [False, True, True]
+    assert 1e6 < found["bandwidth"] < 1e12
+    assert 0 < found["latency"] < 1
+    assert found["step_seconds"] >= max(found["utilisation"]) * found["makespan"] / found["steps"] * 0.99
+    given = json.loads(layerline(*words, "--link", "1gbit", "--latency", "2ms").out)
+    assert (given["bandwidth"], given["latency"]) == (125e6, 2e-3)
+
+
+def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Path) -> None:
+    text = tmp_path / "some.txt"
+    text.write_text("all the world's a stage " * 40, encoding="utf-8")
+    words = ("--dataset", text, "--width", "16", "--attention-heads", "2", "--context", "8", "--batch-size", "4")
+    answer = layerline("plan", "interlocking-shakespeare", *words, "--nodes", "1", "--measure", "--compare")
+    assert answer.status == 0, answer.err
+    assert "rows        measured here" in answer.out
+    assert "1F1B" in answer.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--nodes 4", "4 nodes for a stream through 3 blocks: each needs one at least\n  choose --nodes 3"),
-        ("--measure", "--measure is about the slots of chapters; a stream has none"),
+        ("--costs some.json", "--costs is about the slots of chapters; a stream has none"),
         ("--reach 4", "a gradient cannot reach over 4 of 3 block"),
         ("--speeds 1,2", "2 speeds for 3 nodes"),
         ("--chapters 3", "unknown flag --chapters"),

@@ -188,6 +188,9 @@ def test_the_last_words_on_a_run_over_nodes() -> None:
     closing(VALUES | over | {"nodes": 1, "processes": 1, "predicted_from": "first chapter"}, console=where)
     assert "1 node in 1 process, 73% busy " in text.getvalue(), "no word of messages"
     assert "by the first chapter's slots" in text.getvalue()
+    steps = {"predicted_from": "rows", "step_seconds": 0.056243, "predicted_step_seconds": 0.053}
+    closing(VALUES | over | steps, console=where)
+    assert "a step 56.2 ms 53 ms predicted" in " ".join(text.getvalue().split())
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (41.4, "0:41"), (725, "12:05"), (3723, "1:02:03")])

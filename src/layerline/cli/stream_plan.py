@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from layerline.cli.output import note, print_json
 from layerline.cli.plan_report import console_of, some, table_of
 from layerline.cli.resolve import resolve
 from layerline.cli.training import load_data
-from layerline.cli.units import bytes_per_second, duration, seconds, size
+from layerline.cli.units import LATENCY, LINK, bytes_per_second, duration, seconds, size
 from layerline.data.catalog import published_sizes
 from layerline.data.dataset import held_out
 from layerline.data.text_set import TextSet
@@ -52,6 +52,8 @@ class PlannedStream:
     costs: StreamCosts
     world: World
     steps: int
+    source: str
+    """Where the costs come from."""
     found: StreamSimulation
 
     @property
@@ -69,23 +71,26 @@ class PlannedStream:
 
 def plan_stream(arguments: argparse.Namespace) -> None:
     """Plan, simulate, show."""
-    if arguments.costs or arguments.measure:
-        flag = "--costs" if arguments.costs else "--measure"
-        raise UsageError(f"{flag} is about the slots of chapters; a stream has none", hint="leave it out")
+    if arguments.costs:
+        raise UsageError(
+            "--costs is about the slots of chapters; a stream has none", hint="leave it out; --measure measures"
+        )
     run = resolve(arguments.start, arguments.config, settings_of(arguments), note)
     assert isinstance(run, StreamRun)
     if not isinstance(run.timing, Sync):
         note("Blocks that run freely follow no plan: this is the stream in which they wait for each other.")
-    machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
     model, examples = _network(run, arguments)
-    costs = costs_of(model, machine)
     stream = stream_of(model)
     validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
-    world = world_of(run, bytes_per_second(arguments.link), seconds(arguments.latency), run.speeds)
+    costed = _costing(arguments)
+    costs = costed(model)
+    world = _world(run, stream, costs, arguments)
     steps = run.epochs * -(-examples // run.batch_size)
     steps = min(steps, run.max_steps or steps)
-    planned = PlannedStream(run, stream, costs, world, steps, simulate_stream(stream, costs, world, steps))
-    ways = _compare(planned, model, machine) if arguments.compare else []
+    source = "measured here" if arguments.measure else "assumed; --measure measures"
+    found = simulate_stream(stream, costs, world, steps)
+    planned = PlannedStream(run, stream, costs, world, steps, source, found)
+    ways = _compare(planned, model, costed) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
@@ -98,6 +103,29 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     _print(planned, ways)
     if arguments.gantt:
         print(f"\nDrawn: {arguments.gantt}")
+
+
+def _costing(arguments: argparse.Namespace) -> Callable[[StreamModel], StreamCosts]:
+    """What a model's rows cost: measured here, or by formula."""
+    if not arguments.measure:
+        machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
+        return lambda model: costs_of(model, machine)
+    from layerline.runtime.stream.measure import measure_stream
+
+    return lambda model: measure_stream(model, stream_of(model))
+
+
+def _world(run: StreamRun, stream: Stream, costs: StreamCosts, arguments: argparse.Namespace) -> World:
+    """The links that were asked for; else, where costs are measured and nodes send, one of this machine."""
+    link, delay = arguments.link, arguments.latency
+    bandwidth, latency = bytes_per_second(link or LINK), seconds(delay or LATENCY)
+    if arguments.measure and stream.nodes > 1 and not link:
+        from layerline.transport.loopback import measure_link
+
+        crossing = [costs.outputs[blocks.stop - 1] for blocks in stream.owned[:-1]]
+        bandwidth, measured = measure_link(max(crossing), run.codec)
+        latency = latency if delay else measured
+    return world_of(run, bandwidth, latency, run.speeds)
 
 
 def _network(run: StreamRun, arguments: argparse.Namespace) -> tuple[StreamModel, int]:
@@ -132,7 +160,7 @@ def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
     return StreamModel(run, encoder, names)
 
 
-def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
+def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamModel], StreamCosts]) -> list[Way]:
     """Every reach on these nodes, then GPipe and 1F1B."""
     run, blocks, steps = planned.run, planned.stream.reach.blocks, planned.steps
     shape, classes, ways = model.encoder.shape, len(model.classes), []
@@ -140,14 +168,14 @@ def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> li
     for reach in sorted({1, 2, 3, mine, blocks}):
         if reach <= blocks:
             other = _model(run.replace(reach=reach), shape, classes)
-            costs, name = costs_of(other, machine), "all" if reach == blocks else str(reach)
+            costs = planned.costs if reach == mine else costed(other)
+            name = "all" if reach == blocks else str(reach)
             why = "" if reach == mine else "another rule"
-            ways.append(by_reach(f"reach {name}", stream_of(other, costs), costs, planned.world, steps, why))
+            ways.append(by_reach(f"reach {name}", stream_of(other), costs, planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
     other = _model(run.replace(reach="all", microbatches=microbatches), shape, classes)
-    costs = costs_of(other, machine)
     why = "" if mine == blocks else "another rule"
-    return ways + pipelines(stream_of(other, costs), costs, planned.world, steps, microbatches, why)
+    return ways + pipelines(stream_of(other), costed(other), planned.world, steps, microbatches, why)
 
 
 def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
@@ -172,7 +200,10 @@ def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
         "bytes": sum(found.link_bytes().values()),
         "peak_memory": found.begin.memory.tolist(),
         "peak_activations": found.activations.tolist(),
+        "costs_from": planned.source,
         "costs": asdict(planned.costs),
+        "bandwidth": planned.world.bandwidth if np.isfinite(planned.world.bandwidth) else None,
+        "latency": planned.world.latency,
         "grid": planned.lines,
     }
     if ways:
@@ -186,6 +217,8 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
     for line in planned.lines:
         console.print(line, soft_wrap=True, markup=False)
     console.print("[dim]1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update[/]\n")
+    rate = f"{size(planned.world.bandwidth)}/s" if np.isfinite(planned.world.bandwidth) else "of any speed"
+    console.print(f"rows        {planned.source}; a link {rate}, {1e3 * planned.world.latency:.3g} ms", highlight=False)
     console.print(
         f"makespan    [bold]{duration(found.makespan)}[/], {duration(found.step_seconds)} a step, "
         f"[bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 ({duration(found.sequential)})"

@@ -6,6 +6,8 @@ import re
 
 from layerline.errors import UsageError
 
+LINK, LATENCY = "28gbit", "0.1ms"
+"""Of a link that nothing is said of: processes on one host."""
 _BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
 _BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}

@@ -193,12 +193,14 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     sources = {"calibration": "slot costs measured before", "rows": "what its rows took, without waiting"}
     source = sources.get(values["predicted_from"], "the first chapter's slots")
     off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
+    steps = [1e3 * values[name] for name in ("step_seconds", "predicted_step_seconds") if name in values]
     own = values.get("node_accuracies", [])
     right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in own)
     return [
         *([("node by node", right, "each on its own held-out examples")] if right else []),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
         ("predicted", _duration(predicted), f"by {source}{off}"),
+        *([("a step", f"{steps[0]:.3g} ms", f"{steps[1]:.3g} ms predicted")] if len(steps) == 2 else []),
     ]
 
 

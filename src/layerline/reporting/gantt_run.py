@@ -64,26 +64,50 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of the picture: a timeline, in one window or two."""
+
+    timeline: Timeline
+    said: str
+    """Above it."""
+    windows: Sequence[tuple[float, float]]
+    """From and to, in seconds, side by side; as many and as wide in every line."""
+    shares: Spans
+    """Fraction of the time each node computes."""
+
+
 def draw_run(plan: Plan, facts: Facts, predicted: Simulation, path: Path, title: str) -> None:
     """Draw and save (`.svg` or `.png`). LayerlineError where that is not possible."""
-    from matplotlib.figure import Figure
-
     both = [("measured", measured(plan, facts)), ("planned", planned(plan, predicted))]
     lanes = min(plan.nodes, _MOST_LANES)
     windows = _windows([line.end for _, line in both], len(plan) / plan.nodes, lanes)
-    figure = Figure(figsize=(13, 1.5 + 2 * (0.45 + 0.42 * lanes)), layout="constrained")
-    grid = figure.subplots(2, len(windows[0]), squeeze=False)
-    for line, (name, timeline), shown in zip(grid, both, windows, strict=True):
-        for number, (axes, window) in enumerate(zip(line, shown, strict=True)):
-            _panel(axes, timeline, lanes, window, len(shown), first=number == 0)
-        said = f"{name}   {timeline.end:,.4g} s, {timeline.utilisation.mean():.0%} busy"
-        line[0].set_title(said, loc="left", fontsize=10, color=HEAD)
-    part = "" if len(windows[0]) == 1 else ": its beginning and its end"
+    lines = [
+        Line(line, f"{name}   {line.end:,.4g} s, {line.utilisation.mean():.0%} busy", shown, line.utilisation)
+        for (name, line), shown in zip(both, windows, strict=True)
+    ]
+    draw_lines(lines, path, title, handing=True)
+
+
+def draw_lines(lines: Sequence[Line], path: Path, title: str, *, handing: bool) -> None:
+    """Draw timelines of one plan below each other, and save. `handing`: whether results are handed over by rows."""
+    from matplotlib.figure import Figure
+
+    plan, parts = lines[0].timeline.plan, len(lines[0].windows)
+    lanes = min(plan.nodes, _MOST_LANES)
+    figure = Figure(figsize=(13, 1.5 + len(lines) * (0.45 + 0.42 * lanes)), layout="constrained")
+    grid = figure.subplots(len(lines), parts, squeeze=False)
+    for row, line in zip(grid, lines, strict=True):
+        names = [f"node {n + 1}  {line.shares[n]:.0%}" for n in range(lanes)]
+        for number, (axes, window) in enumerate(zip(row, line.windows, strict=True)):
+            _panel(axes, line.timeline, [""] * lanes if number else names, window, parts)
+        row[0].set_title(line.said, loc="left", fontsize=10, color=HEAD)
+    part = "" if parts == 1 else ": its beginning and its end"
     part += "" if lanes == plan.nodes else f" (the first {lanes} nodes)"
     figure.suptitle(f"{title}{part}", x=0.01, ha="left", fontsize=12, fontweight="bold")
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("seconds", fontsize=9)
-    colours = handles(plan, wires=any(len(timeline.messages) for _, timeline in both), handing=True)
+    colours = handles(plan, wires=any(len(line.timeline.messages) for line in lines), handing=handing)
     figure.legend(handles=colours, loc="outside lower center", ncols=len(colours), frameon=False, fontsize=8,
                   handlelength=1.0, columnspacing=1.2)  # fmt: skip
     with replacing(path) as beside:
@@ -123,9 +147,10 @@ def _windows(ends: list[float], rows: float, lanes: int) -> list[list[tuple[floa
     return [[(0.0, part), (max(0.0, end - part), max(end, part))] for end in ends]
 
 
-def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], parts: int, *, first: bool) -> None:
+def _panel(axes: Axes, line: Timeline, names: list[str], window: tuple[float, float], parts: int) -> None:
+    """`names`: of the lanes; `parts`: windows side by side."""
     begin, end = window
-    plan = line.plan
+    plan, lanes = line.plan, len(names)
     shown = (plan.node < lanes) & (line.rows[:, 0] < end) & (line.rows[:, 1] > begin)
     kept = shown & (line.handing[:, 1] > line.handing[:, 0])
     rectangles(axes, np.clip(line.handing[kept], begin, end), plan.node[kept].astype(float), 0.4, HANDING)
@@ -139,10 +164,10 @@ def _panel(axes: Axes, line: Timeline, lanes: int, window: tuple[float, float], 
             axes.axvline(sitting, color=HEAD, linewidth=0.8, linestyle=":")
     axes.set_xlim(begin, end)
     axes.set_ylim(lanes - 0.4, -0.6)
-    names = [f"node {n + 1}  {line.utilisation[n]:.0%}" for n in range(lanes)]
-    axes.set_yticks(range(lanes), names if first else [""] * lanes, fontsize=9)
+    axes.set_yticks(range(lanes), names, fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -9,6 +9,9 @@
 Waiting is what lies between the bars. A node is a process of the trace, a lane one of its threads; a lane that would
 have two messages at a time (of two links) gets a second one beside it. Arrows lead from sending to receiving.
 
+Of a stream, whose steps are thousands, some at the beginning are there and the last: bars are `block 2, step 5,
+microbatch 1, forward`.
+
 Sittings of a run that was stopped or killed follow one another without the time between them. Rows that were in
 flight when a sitting ended are not there: nobody noted them. Nor are messages that were still on their way when a
 node's last row was noted.
@@ -30,7 +33,13 @@ Facts = Mapping[int, Sequence[Mapping[str, Any]]]
 
 _COMPUTE, _SEND, _RECEIVE = 0, 1_000, 1_000_000  # numbers of lanes; those between are for messages that overlap
 _LANES = {_COMPUTE: "compute", _SEND: "send", _RECEIVE: "receive"}
-_NAMES = {Action.TRAIN: "train", Action.FORWARD: "forward", Action.NEGATIVES: "rank"}
+_NAMES = {
+    Action.TRAIN: "train",
+    Action.FORWARD: "forward",
+    Action.NEGATIVES: "rank",
+    Action.BACKWARD: "backward",
+    Action.UPDATE: "update",
+}
 
 
 def write_trace(path: Path, plan: Plan, facts: Facts, title: str) -> None:
@@ -81,8 +90,10 @@ def _shifted(fact: Mapping[str, Any], by: float) -> dict[str, Any]:
 
 
 def row_name(plan: Plan, row: int) -> str:
-    """`block 2, chapter 5, train`; blocks and chapters count from 1."""
-    return f"{slot_name(plan, row)}, {_NAMES[Action(plan.action[row])]}"
+    """`block 2, chapter 5, train`, or in a stream `block 2, step 5, microbatch 1, backward of loss 3`; all from 1."""
+    action = Action(plan.action[row])
+    loss = f" of loss {plan.stage[row] + plan.shard[row] // plan.shards + 1}" if action == Action.BACKWARD else ""
+    return f"{slot_name(plan, row)}, {_NAMES[action]}{loss}"
 
 
 def slot_name(plan: Plan, row: int) -> str:
@@ -90,7 +101,11 @@ def slot_name(plan: Plan, row: int) -> str:
     stage = int(plan.stage[row])
     made = plan.action[row] == Action.NEGATIVES
     what = "labels" if made else "head" if stage == plan.blocks else f"block {stage + 1}"
-    return f"{what}, {plan.when(row)}"
+    if not plan.streams:
+        return f"{what}, {plan.when(row)}"
+    whole = plan.shards == 1 or plan.action[row] == Action.UPDATE
+    part = "" if whole else f", microbatch {plan.shard[row] % plan.shards + 1}"
+    return f"{what}, step {plan.chapter[row] + 1}{part}"
 
 
 def _computing(plan: Plan, node: int, told: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -66,6 +66,16 @@ class StreamSimulation:
         """Over one node of speed 1."""
         return self.sequential / self.makespan if self.makespan else 1.0
 
+    def alike(self, step: int) -> tuple[int, float]:
+        """The simulated step that goes as step `step` of all does, and how many seconds earlier it is.
+
+        For the steps at both ends: of those between it is only known how long they take.
+        """
+        count = self.begin.plan.chapters
+        if step < count // 2 or self.steps <= count:
+            return step, 0.0
+        return count - (self.steps - step), self.makespan - float(self.begin.end.max())
+
     def link_bytes(self) -> dict[tuple[int, int], int]:
         """Bytes over each link, (sender, receiver), in all steps."""
         each = self.begin.plan.chapters

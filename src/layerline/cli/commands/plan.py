@@ -15,7 +15,7 @@ from layerline.cli.layers import Layer
 from layerline.cli.output import add_data_dir, add_format, note, print_json
 from layerline.cli.parser import Parser
 from layerline.cli.plan_report import Planned, as_json, print_comparison, print_plan
-from layerline.cli.units import bytes_per_second, seconds
+from layerline.cli.units import LATENCY, LINK, bytes_per_second, seconds
 from layerline.errors import UsageError
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.compare import compare
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="What to plan; without it, a network in numbers: --blocks N.",
     )
     world = parser.add_argument_group("world")
-    world.add_argument("--link", metavar="RATE", default="28gbit", help=(
-        "What a node can send: 1gbit, 100mbit, 12GB, ideal. Default 28gbit: processes on one host."
+    world.add_argument("--link", metavar="RATE", help=(
+        f"What a node can send: 1gbit, 100mbit, 12GB, ideal. Default {LINK}: processes on one host."
     ))  # fmt: skip
-    world.add_argument("--latency", metavar="TIME", default="0.1ms", help="From a node to the next: 2ms, 100us.")
+    world.add_argument("--latency", metavar="TIME", help=f"From a node to the next: 2ms, 100us. Default {LATENCY}.")
     world.add_argument("--arithmetic", metavar="GFLOPS", type=float, default=Machine().arithmetic / 1e9, help=(
         "Assumed speed of a node of speed 1 in matrix products, in 10⁹ operations a second. Default %(default)g."
     ))  # fmt: skip
@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Assumed speed of its memory in 10⁹ bytes a second. Default %(default)g."
     ))  # fmt: skip
     world.add_argument("--costs", metavar="FILE.json", help="Slot costs measured before: what --format json printed.")
-    world.add_argument("--measure", action="store_true", help="Measure slot costs on this machine instead.")
+    world.add_argument("--measure", action="store_true", help=(
+        "Measure slot costs on this machine instead; of a stream also a link on the loopback interface, without --link."
+    ))  # fmt: skip
     world.add_argument("--compare", action="store_true", help="Every schedule, and backprop, in one table.")
     world.add_argument("--gantt", metavar="FILE.svg|png", help="Draw the plan in time (needs matplotlib).")
     add_format(parser)
@@ -115,7 +117,7 @@ def _family(words: Sequence[str]) -> type[Settings]:
 def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
     """The plan that is asked for, carried out in thought."""
     machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
-    bandwidth, latency = bytes_per_second(arguments.link), seconds(arguments.latency)
+    bandwidth, latency = bytes_per_second(arguments.link or LINK), seconds(arguments.latency or LATENCY)
     described, sizes, costs, machine = _described(arguments, machine)
     world = World(
         bandwidth=bandwidth,

@@ -11,6 +11,7 @@ from torch import Tensor
 from layerline.events import Row
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
 from layerline.runtime.training import refuse_other_tensors
 
@@ -27,6 +28,8 @@ class Noted:
     """Since training began, without the time between two sittings."""
     bytes: int = 0
     """Sent to other nodes."""
+    recording: Recording = field(default_factory=Recording)
+    """When the rows of some steps began and ended."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -37,7 +40,8 @@ class Noted:
         """From JSON. KeyError or TypeError where that is no such thing."""
         rows = [Row(**row) for row in facts["rows"]]
         busy = {int(row): float(seconds) for row, seconds in facts["busy"].items()}
-        return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]))
+        recording = Recording.from_dict(facts["recording"])
+        return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]), recording)
 
 
 class StreamNode:

@@ -29,6 +29,7 @@ from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.recording import recorded_steps
 from layerline.runtime.stream.wire import packed, unpacked
 from layerline.schedules.pattern import Step
 from layerline.schedules.plan import Action, Carries
@@ -102,6 +103,7 @@ class StreamWorker:
         self.stream, self.nodes, self.feed, self.transport = stream, nodes, feed, transport
         self.start, self._decide, self._save, self._stop = start, decide, save, stop
         self._pattern = stream.pattern()
+        self._recorded = frozenset(recorded_steps(feed.steps, len(self._pattern)))
         self._rows = [row for row in _rows(stream, self._pattern) if row.step.node in nodes]
         self._values: dict[int, Tensor] = {}
         self._marks: dict[int, int] = {}
@@ -140,8 +142,11 @@ class StreamWorker:
             if row.kept and result is not None:
                 self._values[row.number] = result
             self._send(row, step, result)  # 3
-            busy = self.nodes[_node(row)].noted.busy
-            busy[row.number] = busy.get(row.number, 0.0) + time.perf_counter() - begin
+            seconds, noted = time.perf_counter() - begin, self.nodes[_node(row)].noted
+            noted.busy[row.number] = noted.busy.get(row.number, 0.0) + seconds
+            if step in self._recorded:
+                now = time.time()  # which may be set while a row is carried out
+                noted.recording.rows.append((noted.recording.sitting, step, row.number, now - seconds, now))
 
     def _microbatch(self, row: _Row) -> int:
         shard = row.step.shard
@@ -203,11 +208,12 @@ class StreamWorker:
         """What the transport counted; and the nodes' states, where they are due."""
         for number, node in self.nodes.items():
             end = self.transport.at(number)
-            for event in end.events[:]:
+            for event in [end.events.pop(0) for _ in range(len(end.events))]:  # others may come meanwhile
                 if event.direction == "receive" and event.nbytes >= _LARGE:
                     self.link.bytes += event.nbytes
                     self.link.seconds += event.end - event.begin
-            end.events.clear()
+                if event.key.chapter in self._recorded:
+                    node.noted.recording.add_message(event.key.row % len(self._pattern), event)
             seconds, sent = self._before[number]
             node.noted.seconds = seconds + time.monotonic() - self._began
             node.noted.bytes = sent + sum(end.bytes_sent.values())
