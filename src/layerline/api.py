@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerline.baselines.job import method_job, refuse_processes
 from layerline.blocks.network import Own
 from layerline.blocks.split import split_each
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
@@ -261,7 +262,8 @@ def _prepare_stream(
         refuse_single_examples(model, data)
         if not run.is_planned:
             return _Job(make_trainer(model, data), data)
-        job = stream_job(run, model, data)
+        refuse_processes(run, team.processes)
+        job = method_job(run, model, data) if run.method else stream_job(run, model, data)
         return Launch(run, team, data_dir, "last checkpoint", job.rows) if team.starts(run) else job
 
 

@@ -9,6 +9,7 @@ What the first two do is told in `stream_sitting`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.plan import Plan
 from layerline.schedules.stream import WINDOW, Stream
-from layerline.schedules.stream_simulate import simulate_stream
+from layerline.schedules.stream_simulate import AnyStream, simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Sync
 from layerline.stream_member import Member
@@ -43,20 +44,26 @@ from layerline.transport.boundary import Plain
 
 
 @dataclass(frozen=True)
-class StreamJob:
-    """A stream over nodes with everything it needs."""
+class BaseStreamJob(ABC):
+    """A run of minibatches over nodes, with everything it needs."""
 
     run: StreamRun
     model: StreamModel
     data: AnySet
-    stream: Stream
+    stream: AnyStream
 
     @cached_property
+    @abstractmethod
     def plan(self) -> Plan:
         """The plan of as many steps as show everything that is repeated."""
-        plan = self.stream.plan(WINDOW + 1)
-        validate_stream(plan, self.stream.reach, self.stream.window)
-        return plan
+
+    @abstractmethod
+    def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
+        """This process's part, one of several."""
+
+    @abstractmethod
+    def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
+        """For `result.json`: what the plan says of the time, with what its rows took on average."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Train from the folder's newest cut to the end; leave everything in the folder.
@@ -74,7 +81,7 @@ class StreamJob:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                outcome = Member(self, folder, heard, stop, member, board).carry_out()
+                outcome = self.member(folder, heard, stop, member, board).carry_out()
             board.leave()
             return outcome
 
@@ -89,8 +96,23 @@ class StreamJob:
         step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
         return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
+
+@dataclass(frozen=True)
+class StreamJob(BaseStreamJob):
+    """A stream over nodes, by its own plan."""
+
+    stream: Stream
+
+    @cached_property
+    def plan(self) -> Plan:
+        plan = self.stream.plan(WINDOW + 1)
+        validate_stream(plan, self.stream.reach, self.stream.window)
+        return plan
+
+    def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
+        return Member(self, folder, heard, stop, member, board)
+
     def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
-        """For `result.json`: what the plan says of the time, with what its rows took on average."""
         busy: Mapping[int, float] = {row: seconds for each in noted for row, seconds in each.busy.items()}
         rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
         bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
