@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerline.baselines.planning import Division, division_of
+from layerline.baselines.ways import division_or_none, others_that_fit, simulate_method, way_of
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.normaliser import NoNorm
 from layerline.blocks.tokens import TokenEncoder
@@ -29,6 +31,7 @@ from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.schedules.costs import Machine, World
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
+from layerline.schedules.replicated import Replicated
 from layerline.schedules.stream import Stream
 from layerline.schedules.stream_compare import by_reach, pipelines
 from layerline.schedules.stream_costs import StreamCosts
@@ -47,7 +50,7 @@ class PlannedStream:
     """A stream's plan with all that it was made of."""
 
     run: StreamRun
-    stream: Stream
+    stream: Stream | Division
     costs: StreamCosts
     world: World
     steps: int
@@ -57,7 +60,13 @@ class PlannedStream:
     def title(self) -> str:
         """`dgl-cifar10 · stream · reach 1 · 4 nodes · 1,950 steps`."""
         nodes = f"{self.stream.nodes} node{'s' * (self.stream.nodes > 1)}"
-        return f"{self.run.preset} · stream · reach {self.run.reach} · {nodes} · {self.steps:,} steps"
+        what = f"stream · reach {self.run.reach}" if self.run.method is None else f"backprop · {self.run.method}"
+        return f"{self.run.preset} · {what} · {nodes} · {self.steps:,} steps"
+
+    @property
+    def bubble(self) -> float:
+        """The share of the nodes' time in which they wait."""
+        return 1 - float(np.mean(self.found.utilisation))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -76,13 +85,20 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
     model, examples = _network(run, arguments)
     costs = costs_of(model, machine)
-    stream = stream_of(model)
-    validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
     world = world_of(run, bytes_per_second(arguments.link), seconds(arguments.latency), run.speeds)
     steps = run.epochs * -(-examples // run.batch_size)
     steps = min(steps, run.max_steps or steps)
-    planned = PlannedStream(run, stream, costs, world, steps, simulate_stream(stream, costs, world, steps))
-    ways = _compare(planned, model, machine) if arguments.compare else []
+    stream: Stream | Division
+    if run.method in (None, "plain"):
+        stream = stream_of(model)
+        validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
+        found = simulate_stream(stream, costs, world, steps)
+    else:
+        stream = division_of(model)
+        found = simulate_method(stream, costs, world, steps)
+    planned = PlannedStream(run, stream, costs, world, steps, found)
+    ways = _beside(planned, model, machine) if not isinstance(stream, Stream) else []
+    ways += _compare(planned, model, machine) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
@@ -129,9 +145,28 @@ def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
     return StreamModel(run, encoder, names)
 
 
+def _beside(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
+    """The method, then the other methods with as many microbatches, then the same sums by the plan of streams."""
+    run, world, steps = planned.run, planned.world, planned.steps
+    shape, classes = model.encoder.shape, len(model.classes)
+    assert not isinstance(planned.stream, Stream)
+    ways = [way_of(planned.stream, planned.found, "PyTorch")]
+    for other in others_that_fit(run):
+        described = _model(other, shape, classes)
+        division = division_or_none(described)
+        if division is not None:
+            found = simulate_method(division, costs_of(described, machine), world, steps)
+            ways.append(way_of(division, found, "PyTorch"))
+    if run.nodes <= model.reach.blocks:
+        ours = _model(run.replace(method=None, microbatches=run.parts), shape, classes)
+        costs, note = costs_of(ours, machine), f"{run.parts} microbatches"
+        ways.append(by_reach("stream, reach all", stream_of(ours, costs), costs, world, steps, note))
+    return ways
+
+
 def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
     """Every reach on these nodes, then GPipe and 1F1B."""
-    run, blocks, steps = planned.run, planned.stream.reach.blocks, planned.steps
+    run, blocks, steps = planned.run.replace(method=None), model.reach.blocks, planned.steps
     shape, classes, ways = model.encoder.shape, len(model.classes), []
     mine = run.reached(blocks)
     for reach in sorted({1, 2, 3, mine, blocks}):
@@ -152,9 +187,9 @@ def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
     found, stream = planned.found, planned.stream
     values: dict[str, Any] = {
         "name": planned.run.preset,
-        "schedule": "stream",
+        "schedule": "stream" if isinstance(stream, Stream) else stream.name,
         "reach": planned.run.reach,
-        "blocks": stream.reach.blocks,
+        "blocks": len({block for blocks in stream.owned for block in blocks}),
         "microbatches": stream.microbatches,
         "nodes": stream.nodes,
         "owned": [[block + 1 for block in blocks] for blocks in stream.owned],
@@ -164,6 +199,7 @@ def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
         "sequential_seconds": found.sequential,
         "speedup": found.speedup,
         "utilisation": found.utilisation.tolist(),
+        "bubble": planned.bubble,
         "idle_seconds": (found.makespan - found.busy).tolist(),
         "links": [{"from": a + 1, "to": b + 1, "bytes": n} for (a, b), n in found.link_bytes().items()],
         "bytes": sum(found.link_bytes().values()),
@@ -182,11 +218,12 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
     console.print(f"[bold]{planned.title}[/]  ({len(planned.stream.order()):,} rows a step)\n")
     for line in planned.lines:
         console.print(line, soft_wrap=True, markup=False)
-    console.print("[dim]1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update[/]\n")
+    console.print(f"[dim]{_legend(planned.stream)}[/]\n")
     console.print(
         f"makespan    [bold]{duration(found.makespan)}[/], {duration(found.step_seconds)} a step, "
         f"[bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 ({duration(found.sequential)})"
     )
+    console.print(f"bubble      {planned.bubble:.1%} of the nodes' time is waiting")
     console.print(f"traffic     {size(sum(found.link_bytes().values()))}\n")
     _print_nodes(planned)
     links = found.link_bytes()
@@ -204,6 +241,30 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
         console.print(table)
 
 
+def _legend(stream: Stream | Division) -> str:
+    if isinstance(stream, Replicated):
+        return "1F0: microbatch 0 forward through the network's copy on node 1; B: back through it; U: its update"
+    if isinstance(stream, Stream):
+        return "1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update"
+    halves = " in two halves, I to its input and W to its weights" if stream.name == "zero-bubble" else ""
+    return f"1F0: stage 1's forward of microbatch 0; {'B: back through it' if not halves else 'back' + halves}; U: its update"
+
+
+def _runs(blocks: Sequence[int]) -> list[list[int]]:
+    """Blocks that follow each other."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and runs[-1][-1] + 1 == block:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
+
+
+def _run_of(blocks: Sequence[int]) -> str:
+    return str(blocks[0] + 1) + (f"–{blocks[-1] + 1}" if len(blocks) > 1 else "")
+
+
 def _link(link: tuple[int, int], count: int, steps: int) -> tuple[str, str, str]:
     return f"{link[0] + 1} → {link[1] + 1}", size(count), size(count / steps)
 
@@ -216,7 +277,7 @@ def _print_nodes(planned: PlannedStream) -> None:
             table.add_row("…", *[""] * 6)
             continue
         blocks, busy = stream.owned[node], float(found.busy[node])
-        which = str(blocks.start + 1) + (f"–{blocks.stop}" if len(blocks) > 1 else "")
+        which = ", ".join(_run_of(part) for part in _runs(blocks))
         times = (duration(busy), duration(found.makespan - busy))
         room = (size(int(found.activations[node])), size(int(found.begin.memory[node])))
         table.add_row(f"node {node + 1}", which, f"{found.utilisation[node]:.1%}", *times, *room)
