@@ -104,7 +104,8 @@ class StreamRun(BaseRun):
             return
         if self.reach != "all":
             raise UsageError(
-                f"--method {self.method} is backprop, and with --reach {self.reach} no gradient goes through all blocks",
+                f"--method {self.method} is backprop, whose gradient reaches all blocks, and this run has --reach "
+                f"{self.reach}",
                 hint="choose --reach all, or leave out --method",
             )
         refuse_shape(self.method, self.nodes, self.microbatches)

@@ -1,9 +1,9 @@
 """What every node does in a step of PyTorch's pipeline schedules, taken from PyTorch itself.
 
-Problem: a plan shall print and simulate exactly the lists that `torch.distributed.pipelining` carries out, and it makes
-them where there is a process group and a network. Solution: its schedule classes ask their stages for a few numbers only,
-so stand-ins that know these are enough. The lists are no public part of PyTorch: all names that may change are in this
-file, and where one is gone, an error says so.
+Problem: a plan shall print and simulate the very lists that `torch.distributed.pipelining` carries out, and it makes
+them where there is a process group and a network. Solution: its schedule classes ask their stages for a few numbers
+only, so stand-ins that know these are enough. The lists are no public part of PyTorch: all names that may change are in
+this file, and where one is gone, an error says so.
 """
 
 from __future__ import annotations

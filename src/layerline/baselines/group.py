@@ -1,8 +1,8 @@
-"""PyTorch's process group for a method: gloo between all processes of a run, each listening on an address of its own.
+"""PyTorch's process group for a method: gloo between all processes of a run, each at an address of its own.
 
-Facts that shape it: `init_process_group("gloo")` listens wherever the host's name leads, so a backend is registered that
-is the same gloo at the address we name. Every wait has a timeout (`silence`); gloo tells of a lost peer, and of one that
-says nothing, by RuntimeError. On an error PyTorch's schedules print their whole list, which tells a user nothing.
+Facts that shape it: `init_process_group("gloo")` listens wherever the host's name leads, so a backend is registered
+that is the same gloo at the address we name. Every wait has a timeout (`silence`); gloo tells of a lost peer, and of
+one that says nothing, by RuntimeError. On an error PyTorch's schedules print their whole list, which helps no user.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ _OF_PEERS = ("gloo", "timed out", "timeout", "connection", "socket", "peer", "br
 
 
 @contextmanager
-def process_group(
-    store: Store, rank: int, world: int, *, generation: int, host: str, join: float, silence: float
-) -> Iterator[None]:
-    """The default group of `torch.distributed`, while inside. `join`, `silence`: seconds for the peers to come, and for
-    every later wait. PeerLost past them."""
+def process_group(store: Store, rank: int, world: int, *, generation: int, host: str, silence: float) -> Iterator[None]:
+    """The default group of `torch.distributed`, while inside. `silence`: seconds that any wait may take; the peers have
+    been met before. PeerLost past them."""
     if dist.is_initialized():
         raise LayerlineError(
             "this process is a member of another group of torch.distributed", hint="train in a process of its own"
@@ -39,11 +37,9 @@ def process_group(
     def gloo(prefixed: Store, rank: int, world: int, timeout: timedelta) -> Any:
         make: Any = ProcessGroupGloo  # its options are not in torch's annotations
         options = make._Options()
-        options._timeout = timedelta(seconds=join)
+        options._timeout = timeout  # what waits have that PyTorch's schedules give none
         options._devices = [make.create_device(hostname=host)]
-        made = make(prefixed, rank, world, options)
-        made._set_default_timeout(timedelta(seconds=silence))
-        return made
+        return make(prefixed, rank, world, options)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

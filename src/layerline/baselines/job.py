@@ -16,7 +16,7 @@ import numpy as np
 
 from layerline.baselines.group import process_group
 from layerline.baselines.pipeline import PipelineStep
-from layerline.baselines.planning import Division, costs_in, division_of
+from layerline.baselines.planning import division_of
 from layerline.baselines.replica import ReplicaStep
 from layerline.baselines.step import MethodStep
 from layerline.baselines.worker import MethodWorker
@@ -24,12 +24,13 @@ from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
 from layerline.events import EpochDone
 from layerline.runtime.execute import refuse_divergence
-from layerline.runtime.members import Membership, join_seconds, silence_seconds
+from layerline.runtime.members import join_seconds, silence_seconds
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.planning import costs_of, world_of
 from layerline.runtime.stream.worker import Link
 from layerline.schedules.costs import ONE_HOST, Machine
+from layerline.schedules.division import Division, costs_in
 from layerline.schedules.plan import Plan
 from layerline.schedules.replicated import Replicated
 from layerline.schedules.stream import WINDOW
@@ -85,7 +86,6 @@ class MethodMember(Member):
                 member.world,
                 generation=self.board.generation,
                 host=member.host,
-                join=join_seconds(),
                 silence=silence_seconds(),
             )
             stack.enter_context(group)
@@ -114,16 +114,3 @@ def method_job(run: StreamRun, model: StreamModel, data: AnySet) -> MethodJob:
     if run.device == "cuda":
         raise UsageError(f"--method {run.method} goes over CPUs so far", hint="choose --device cpu")
     return MethodJob(run, model, data, division_of(model))
-
-
-def refuse_processes(run: StreamRun, processes: int) -> None:
-    """UsageError where not every node has a process of its own. `processes`: to be started, or this one alone."""
-    member = Membership.of_environment()
-    count = member.world if member else processes
-    if run.method in (None, "plain") or count == run.nodes:
-        return
-    what = f"{count} processes" if count > 1 else "one process"
-    raise UsageError(
-        f"--method {run.method} is carried out by a process for every node: {what} cannot be {run.nodes} nodes",
-        hint=f"start {run.nodes}: --processes {run.nodes} (torchrun: that many; in Python: processes={run.nodes})",
-    )

@@ -15,7 +15,8 @@ with their dimensions in order, and lie for the blocks as convolutions like it: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,26 +44,21 @@ class Part(nn.Module):
         count = self._feed.count(step, part)
         h = _lie(x if count == self._rows else x[: count or 1], inside=self._images)
         for number, block in zip(self.numbers, self.blocks, strict=True):
-            with drawing(h, self._feed.seed(number, step, part)), self._autocast(h.device), _as_it_is(block, not count):
+            with drawing(h, self._feed.seed(number, step, part)), self._autocast(h.device), _learning(block, count > 0):
                 h = block(h)
         h = _lie(h, inside=False) if count else 0 * _lie(h, inside=False)
         missing = self._rows - len(h)
         return functional.pad(h, (0, 0) * (h.ndim - 1) + (0, missing)) if missing else h
 
 
-class _as_it_is:
-    """Inside, a block of a part that is not there: in evaluation mode, so that it learns nothing."""
-
-    def __init__(self, block: nn.Module, empty: bool) -> None:
-        self._block, self._empty = block, empty
-
-    def __enter__(self) -> None:
-        if self._empty:
-            self._block.eval()
-
-    def __exit__(self, *error: object) -> None:
-        if self._empty:
-            self._block.train()
+@contextmanager
+def _learning(block: nn.Module, learns: bool) -> Iterator[None]:
+    """Inside, a block of a part that is not there is in evaluation mode: batch norm learns nothing of it."""
+    block.train(learns)
+    try:
+        yield
+    finally:
+        block.train()
 
 
 class _Lie(torch.autograd.Function):

@@ -21,8 +21,8 @@ from layerline.blocks.network import predicting
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import StreamNode
-from layerline.schedules.plan import Action
 from layerline.schedules.pipelined import Pipelined
+from layerline.schedules.plan import Action
 from layerline.schedules.stream import Mark
 
 

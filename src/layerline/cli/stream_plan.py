@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerline.baselines.planning import Division, division_of
-from layerline.baselines.ways import division_or_none, others_that_fit, simulate_method, way_of
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.normaliser import NoNorm
 from layerline.blocks.tokens import TokenEncoder
@@ -20,6 +18,7 @@ from layerline.cli.flags import settings_of
 from layerline.cli.output import note, print_json
 from layerline.cli.plan_report import console_of, some, table_of
 from layerline.cli.resolve import resolve
+from layerline.cli.stream_words import in_runs, legend
 from layerline.cli.training import load_data
 from layerline.cli.units import bytes_per_second, duration, seconds, size
 from layerline.data.catalog import published_sizes
@@ -29,9 +28,9 @@ from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.schedules.costs import Machine, World
+from layerline.schedules.division import Division, simulate_method
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
-from layerline.schedules.replicated import Replicated
 from layerline.schedules.stream import Stream
 from layerline.schedules.stream_compare import by_reach, pipelines
 from layerline.schedules.stream_costs import StreamCosts
@@ -88,16 +87,17 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     world = world_of(run, bytes_per_second(arguments.link), seconds(arguments.latency), run.speeds)
     steps = run.epochs * -(-examples // run.batch_size)
     steps = min(steps, run.max_steps or steps)
-    stream: Stream | Division
     if run.method in (None, "plain"):
         stream = stream_of(model)
         validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
-        found = simulate_stream(stream, costs, world, steps)
+        planned = PlannedStream(run, stream, costs, world, steps, simulate_stream(stream, costs, world, steps))
+        ways: list[Way] = []
     else:
-        stream = division_of(model)
-        found = simulate_method(stream, costs, world, steps)
-    planned = PlannedStream(run, stream, costs, world, steps, found)
-    ways = _beside(planned, model, machine) if not isinstance(stream, Stream) else []
+        from layerline.cli.method_plan import beside, divided  # here: PyTorch's pipelines take seconds to import
+
+        division = divided(model)
+        planned = PlannedStream(run, division, costs, world, steps, simulate_method(division, costs, world, steps))
+        ways = beside(planned, model, machine)
     ways += _compare(planned, model, machine) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
@@ -119,15 +119,16 @@ def _network(run: StreamRun, arguments: argparse.Namespace) -> tuple[StreamModel
     if known is None:
         data = load_data(run, arguments)
         if isinstance(data, TextSet):
-            return _model(run, (data.context,), data.num_classes), data.windows
+            return model_of(run, (data.context,), data.num_classes), data.windows
         known = data.shape, data.num_classes, len(data.train)
     shape, classes, examples = known
     if run.validation:
         examples -= held_out(examples)
-    return _model(run, shape, classes), examples
+    return model_of(run, shape, classes), examples
 
 
-def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
+def model_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
+    """A network of this run, to be looked at."""
     names = tuple(map(str, range(classes)))
     if run.reads_text:
         return StreamModel(run, TokenEncoder(shape[0], classes), names)
@@ -145,25 +146,6 @@ def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
     return StreamModel(run, encoder, names)
 
 
-def _beside(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
-    """The method, then the other methods with as many microbatches, then the same sums by the plan of streams."""
-    run, world, steps = planned.run, planned.world, planned.steps
-    shape, classes = model.encoder.shape, len(model.classes)
-    assert not isinstance(planned.stream, Stream)
-    ways = [way_of(planned.stream, planned.found, "PyTorch")]
-    for other in others_that_fit(run):
-        described = _model(other, shape, classes)
-        division = division_or_none(described)
-        if division is not None:
-            found = simulate_method(division, costs_of(described, machine), world, steps)
-            ways.append(way_of(division, found, "PyTorch"))
-    if run.nodes <= model.reach.blocks:
-        ours = _model(run.replace(method=None, microbatches=run.parts), shape, classes)
-        costs, note = costs_of(ours, machine), f"{run.parts} microbatches"
-        ways.append(by_reach("stream, reach all", stream_of(ours, costs), costs, world, steps, note))
-    return ways
-
-
 def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> list[Way]:
     """Every reach on these nodes, then GPipe and 1F1B."""
     run, blocks, steps = planned.run.replace(method=None), model.reach.blocks, planned.steps
@@ -171,12 +153,12 @@ def _compare(planned: PlannedStream, model: StreamModel, machine: Machine) -> li
     mine = run.reached(blocks)
     for reach in sorted({1, 2, 3, mine, blocks}):
         if reach <= blocks:
-            other = _model(run.replace(reach=reach), shape, classes)
+            other = model_of(run.replace(reach=reach), shape, classes)
             costs, name = costs_of(other, machine), "all" if reach == blocks else str(reach)
             why = "" if reach == mine else "another rule"
             ways.append(by_reach(f"reach {name}", stream_of(other, costs), costs, planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
-    other = _model(run.replace(reach="all", microbatches=microbatches), shape, classes)
+    other = model_of(run.replace(reach="all", microbatches=microbatches), shape, classes)
     costs = costs_of(other, machine)
     why = "" if mine == blocks else "another rule"
     return ways + pipelines(stream_of(other, costs), costs, planned.world, steps, microbatches, why)
@@ -218,7 +200,7 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
     console.print(f"[bold]{planned.title}[/]  ({len(planned.stream.order()):,} rows a step)\n")
     for line in planned.lines:
         console.print(line, soft_wrap=True, markup=False)
-    console.print(f"[dim]{_legend(planned.stream)}[/]\n")
+    console.print(f"[dim]{legend(planned.stream)}[/]\n")
     console.print(
         f"makespan    [bold]{duration(found.makespan)}[/], {duration(found.step_seconds)} a step, "
         f"[bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 ({duration(found.sequential)})"
@@ -241,30 +223,6 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
         console.print(table)
 
 
-def _legend(stream: Stream | Division) -> str:
-    if isinstance(stream, Replicated):
-        return "1F0: microbatch 0 forward through the network's copy on node 1; B: back through it; U: its update"
-    if isinstance(stream, Stream):
-        return "1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update"
-    halves = " in two halves, I to its input and W to its weights" if stream.name == "zero-bubble" else ""
-    return f"1F0: stage 1's forward of microbatch 0; {'B: back through it' if not halves else 'back' + halves}; U: its update"
-
-
-def _runs(blocks: Sequence[int]) -> list[list[int]]:
-    """Blocks that follow each other."""
-    runs: list[list[int]] = []
-    for block in blocks:
-        if runs and runs[-1][-1] + 1 == block:
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    return runs
-
-
-def _run_of(blocks: Sequence[int]) -> str:
-    return str(blocks[0] + 1) + (f"–{blocks[-1] + 1}" if len(blocks) > 1 else "")
-
-
 def _link(link: tuple[int, int], count: int, steps: int) -> tuple[str, str, str]:
     return f"{link[0] + 1} → {link[1] + 1}", size(count), size(count / steps)
 
@@ -277,7 +235,7 @@ def _print_nodes(planned: PlannedStream) -> None:
             table.add_row("…", *[""] * 6)
             continue
         blocks, busy = stream.owned[node], float(found.busy[node])
-        which = ", ".join(_run_of(part) for part in _runs(blocks))
+        which = in_runs(blocks)
         times = (duration(busy), duration(found.makespan - busy))
         room = (size(int(found.activations[node])), size(int(found.begin.memory[node])))
         table.add_row(f"node {node + 1}", which, f"{found.utilisation[node]:.1%}", *times, *room)

@@ -7,8 +7,8 @@
     interleaved-1f1b    the same with two stages on every node                            arXiv 2104.04473
     zero-bubble         gradients of weights wait until there is nothing else to do       arXiv 2401.10241
 
-All are the same sums. PyTorch has limits of its own: which numbers of microbatches a schedule takes is said here, before
-anything starts.
+All are the same sums. PyTorch has limits of its own: which numbers of microbatches a schedule takes is said here,
+before anything starts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def refuse_shape(method: Method, nodes: int, microbatches: int) -> None:
     rounds = max(1, microbatches // nodes)
     if method in ("interleaved-1f1b", "zero-bubble") and microbatches % rounds:
         raise UsageError(
-            f"--method {method} goes in {rounds} rounds of {nodes} microbatches or a few more, and {microbatches} cannot "
-            "be shared out evenly",
+            f"--method {method} shares out {microbatches} microbatches among {nodes} nodes in {rounds} rounds, "
+            "which are not alike",
             hint=f"choose --microbatches {nodes * rounds}",
         )
