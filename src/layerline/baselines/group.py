@@ -8,6 +8,7 @@ one that says nothing, by RuntimeError. On an error PyTorch's schedules print th
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,7 +68,8 @@ def told_apart() -> Iterator[None]:
             raise
         late = "timed out" in text.lower() or "timeout" in text.lower()
         what = "said nothing for too long" if late else "was lost"
-        raise PeerLost(f"another process of the run {what}: {text.splitlines()[0][:120]}") from None
+        said = re.sub(r"^\[\S+\] ", "", text.splitlines()[0])  # without the line of gloo's source
+        raise PeerLost(f"another process of the run {what}: {said[:120]}") from None
 
 
 @contextmanager
