@@ -125,8 +125,18 @@ def test_killed_then_interrupted_then_resumed(method: str, tmp_path: Path) -> No
         assert result["weights_sha256"] == expected.values["weights_sha256"], "not even rounding differs"
 
 
-def test_a_silent_peer_is_lost(tmp_path: Path) -> None:
-    """A process of the run that stops says nothing any more: the other gives up, and says what to do."""
+@IN_PROC
+def test_a_peer_that_stops_is_lost(tmp_path: Path) -> None:
+    """A stopped process (SIGSTOP) says nothing: the other gives up after LAYERLINE_SILENCE, and a launcher that may not
+    start anew tells why."""
+    _, file = described(tmp_path, CONV, method="1f1b", nodes=2, epochs=200, checkpoint_seconds=0.05)
+    folder = tmp_path / "run"
+    launcher = start("train", file, "--out-dir", str(folder), "--quiet", "--restarts", "0")
+    wait_for_cut(folder, 5)
+    os.kill(workers(launcher.pid)[1], signal.SIGSTOP)
+    _, err = end(launcher, status=1)
+    assert "another process of the run said nothing for too long" in err
+    assert f"what is finished is kept: layerline resume {folder}" in err
 
 
 @pytest.mark.parametrize(
