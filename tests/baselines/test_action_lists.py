@@ -46,7 +46,7 @@ def pipelined(method: Method, nodes: int, microbatches: int) -> Pipelined:
 
 @pytest.mark.parametrize("method", GRIDS)
 def test_the_lists_of_pytorch(method: Method) -> None:
-    """If this fails after an update of PyTorch, its schedules have changed: look at them, then write down the new ones."""
+    """If this fails after an update of PyTorch, its schedules have changed: look at them, then write down new ones."""
     nodes, microbatches, drawn = GRIDS[method]
     plan = pipelined(method, nodes, microbatches).plan(1)
     assert [line.rstrip() for line in grid(plan, messages(plan), width=116)] == drawn.splitlines()[1:]
@@ -54,7 +54,7 @@ def test_the_lists_of_pytorch(method: Method) -> None:
 
 @given(method=st.sampled_from(list(GRIDS)), nodes=st.integers(2, 5), microbatches=st.integers(1, 12))
 def test_what_is_not_refused_can_be_carried_out(method: Method, nodes: int, microbatches: int) -> None:
-    """Every stage has all of its rows, and none waits for ever; PyTorch itself makes no list that we let pass in vain."""
+    """Every stage has all of its rows, and none waits for ever; PyTorch refuses nothing that we let pass."""
     try:
         refuse_shape(method, nodes, microbatches)
     except UsageError:

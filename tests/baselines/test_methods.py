@@ -33,7 +33,7 @@ CONV: dict[str, Any] = {
     "augment": {"shift": 1},
 }
 """1,438 examples: the last minibatch of an epoch has 38, in parts of 10, 10, 10 and 8."""
-RESNET = CONV | {"network": {"kind": "resnet", "depth": 20, "width": 0.25}, "epochs": 1, "smoothing": 0.1}
+RESNET = CONV | {"network": {"kind": "resnet", "depth": 20, "width": 0.25}, "max_steps": 3, "smoothing": 0.1}
 TEXT: dict[str, Any] = {
     "kind": "stream",
     "reach": "all",
@@ -47,7 +47,7 @@ TEXT: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
-"""With the text below the last minibatch has fewer windows than microbatches."""
+"""Of the text below the last minibatch has two windows, for four microbatches: with DDP the second copy has none."""
 CASES = {
     "gpipe": (CONV, "gpipe", 2, 4),
     "1f1b, three nodes, bfloat16": (CONV | {"precision": "bf16-mixed"}, "1f1b", 3, 3),
@@ -65,7 +65,7 @@ def described(folder: Path, settings: dict[str, Any], **more: Any) -> tuple[Stre
     """The run, and a file that says it."""
     if "dataset" not in settings:
         text = folder / "text.txt"
-        text.write_text("What says the sea, little shell? What says the sea? " * 18, encoding="utf-8")
+        text.write_text("What says the sea, little shell? What says the sea? " * 17, encoding="utf-8")
         settings = settings | {"dataset": str(text)}
     run, file = StreamRun.from_dict(settings | more), folder / "run.toml"
     file.write_text(run.to_toml(), encoding="utf-8")
@@ -92,7 +92,7 @@ def test_losses_and_weights_are_those_of_plain_backprop(case: str, tmp_path: Pat
     assert [row.block for row in rows] == [row.block for row in expected.rows]
     theirs, ours = api.load(tmp_path / "run").state_dict(), expected.model.state_dict()
     for name, tensor in ours.items():
-        if method != "ddp" or "running" not in name:
+        if method != "ddp" or ("running" not in name and "num_batches" not in name):
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=2e-2 if bits else 1e-5, msg=name)
     assert result["method"] == method
     assert result["processes"] == nodes

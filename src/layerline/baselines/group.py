@@ -29,7 +29,7 @@ _OF_PEERS = ("gloo", "timed out", "timeout", "connection", "socket", "peer", "br
 @contextmanager
 def process_group(store: Store, rank: int, world: int, *, generation: int, host: str, silence: float) -> Iterator[None]:
     """The default group of `torch.distributed`, while inside. `silence`: seconds that any wait may take; the peers have
-    been met before. PeerLost past them."""
+    been met before. PeerLost past them, and where a peer is gone."""
     if dist.is_initialized():
         raise LayerlineError(
             "this process is a member of another group of torch.distributed", hint="train in a process of its own"
@@ -46,7 +46,7 @@ def process_group(store: Store, rank: int, world: int, *, generation: int, host:
         warnings.simplefilter("ignore")
         dist.Backend.register_backend(_BACKEND, gloo, devices=["cpu"])
     ours = PrefixStore(f"layerline/{generation}/method", store)
-    with _quiet(), told_apart():
+    with _quiet(), _told_apart():
         dist.init_process_group(_BACKEND, store=ours, rank=rank, world_size=world, timeout=timedelta(seconds=silence))
         try:
             yield
@@ -56,7 +56,7 @@ def process_group(store: Store, rank: int, world: int, *, generation: int, host:
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def _told_apart() -> Iterator[None]:
     """PeerLost for what gloo says of lost and silent peers."""
     try:
         yield

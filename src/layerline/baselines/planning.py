@@ -24,7 +24,8 @@ def division_of(model: StreamModel) -> Division:
     if run.nodes <= blocks < stages:
         fewer = f"choose --nodes {blocks // LOOPS}, or " if blocks >= 2 * LOOPS else ""
         raise UsageError(
-            f"--method {run.method} puts {LOOPS} stages on every node: {run.nodes} nodes make {stages}, of {blocks} blocks",
+            f"--method {run.method} puts {LOOPS} stages on every node: "
+            f"{run.nodes} nodes make {stages}, of {blocks} blocks",
             hint=f"{fewer}cut the network finer: --cut layers",
         )
     costs = costs_of(model, Machine())

@@ -12,7 +12,6 @@ from collections.abc import Generator
 import torch
 from torch import distributed as dist
 
-from layerline.baselines.group import told_apart
 from layerline.baselines.step import MethodStep
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
@@ -31,14 +30,13 @@ class MethodWorker:
     def work(self) -> Generator[Event]:
         """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of this node.
 
-        Stopped, after saving, when the first node was asked to; PeerLost.
+        Stopped, after saving, when the first node was asked to; RuntimeError from gloo where a peer is lost.
         """
         feed, noted = self.method.feed, self.method.node.noted
         began, before = time.monotonic() - noted.seconds, noted.bytes
         for step in range(self.start, feed.steps):
-            with told_apart():
-                mark = self._learn(step)
-                rows = self._ended(step) if feed.ends_epoch(step) else None
+            mark = self._learn(step)
+            rows = self._ended(step) if feed.ends_epoch(step) else None
             noted.seconds, noted.bytes = time.monotonic() - began, before + self.method.sent
             if mark != GO_ON or step + 1 == feed.steps:
                 self._save(self.number, step + 1)
