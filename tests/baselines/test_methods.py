@@ -101,6 +101,7 @@ def test_losses_and_weights_are_those_of_plain_backprop(case: str, tmp_path: Pat
 
 
 @IN_PROC
+@pytest.mark.timeout(300)  # three starts of processes that import much
 @pytest.mark.parametrize(("method", "which"), [("1f1b", 1), ("ddp", 0)])
 def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path: Path) -> None:
     """kill -9 of a worker, then Ctrl-C, then resume: nothing of it shows in the result."""
