@@ -117,12 +117,12 @@ def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path:
     assert err.count("going on from the last checkpoint") == 1
     assert f"go on with: layerline resume {folder}" in err
     result = json.loads(end(start("resume", str(folder), "--format", "json", "--quiet"))[0])
-    expected = plain(run)
-    assert [row.loss for row in api.resume(folder, processes=2).rows] == pytest.approx(
-        [row.loss for row in expected.rows], rel=1e-4
-    )
-    if method == "1f1b":
-        assert result["weights_sha256"] == expected.values["weights_sha256"], "not even rounding differs"
+    if method == "ddp":  # rounds otherwise than plain backprop, but always in the same way
+        undisturbed = end(start("train", file, "--out-dir", str(tmp_path / "other"), "--format", "json", "--quiet"))[0]
+        expected = json.loads(undisturbed)["weights_sha256"]
+    else:
+        expected = plain(run).values["weights_sha256"]
+    assert result["weights_sha256"] == expected
 
 
 @IN_PROC
