@@ -35,11 +35,11 @@ from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import AnyModel, load_model, save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free import FreeTrainer
-from layerline.runtime.stream.model import build_stream_model, refuse_single_examples
+from layerline.runtime.stream.model import StreamModel, build_stream_model, refuse_single_examples
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
-from layerline.streamed import stream_job
+from layerline.streamed import BaseStreamJob, stream_job
 from layerline.team import Job, Launch, Team, create_folder
 
 
@@ -261,8 +261,16 @@ def _prepare_stream(
         refuse_single_examples(model, data)
         if not run.is_planned:
             return _Job(make_trainer(model, data), data)
-        job = stream_job(run, model, data)
+        job = _planned_job(run, model, data)
         return Launch(run, team, data_dir, "last checkpoint", job.rows) if team.starts(run) else job
+
+
+def _planned_job(run: StreamRun, model: StreamModel, data: AnySet) -> BaseStreamJob:
+    if run.method is None:
+        return stream_job(run, model, data)
+    from layerline.baselines.job import method_job  # here: PyTorch's pipelines take seconds to import
+
+    return method_job(run, model, data)
 
 
 def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:

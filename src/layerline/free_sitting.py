@@ -50,7 +50,7 @@ class FreeAlone(Alone):
     def _free(self) -> dict[int, FreeNode]:
         return {number: node for number, node in self.nodes.items() if isinstance(node, FreeNode)}
 
-    def _node(self, blocks: range) -> FreeNode:
+    def _node(self, blocks: Sequence[int]) -> FreeNode:
         return FreeNode(blocks, self.job.model, self.feed, self.timing.buffer, self.timing.max_reuse)
 
     def _worker(self, transport: Transport) -> FreeWorker:
@@ -91,7 +91,7 @@ class FreeAlone(Alone):
 
     def _records(self) -> list[dict[str, Tensor]]:
         """Of all nodes."""
-        return [node.record() for node in self._free.values()]
+        return [node.history() for node in self._free.values()]
 
     def _more(self, noted: Sequence[Noted], link: Link) -> dict[str, Any]:
         records, blocks = self._records(), len(self.job.model.blocks)
@@ -166,7 +166,7 @@ class FreeMember(FreeAlone, Member):
         home = self.places.index(0)
         for number, node in self._free.items():
             if self.member.rank:
-                transport.at(number).send(_record(number), node.record(), home)
+                transport.at(number).send(_record(number), node.history(), home)
         elsewhere = [number for number, rank in enumerate(self.places) if rank] if self.member.rank == 0 else []
         self._others = [transport.at(home).receive(_record(number), number) for number in elsewhere]
         return super()._bring_home(transport)

@@ -23,14 +23,14 @@ from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
 
 if TYPE_CHECKING:
-    from layerline.streamed import StreamJob
+    from layerline.streamed import BaseStreamJob
 
 
 class Member(Alone):
     """Some nodes in this process, others elsewhere."""
 
     def __init__(
-        self, job: StreamJob, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board
+        self, job: BaseStreamJob, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board
     ) -> None:
         self.member, self.board, self.world = member, board, member.world
         self.places = placement(job.plan, member.world)
@@ -74,14 +74,11 @@ class Member(Alone):
         self.board.post(f"saved {number}", step)
 
     def _transport(self) -> Transport:
-        nodes, home = range(self.job.stream.nodes), self.places.index(0)
-        links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
-        links |= {(node, home) for node in nodes if self.places[node] != 0}
         return ProcessGroup(
             self.member.store(join_seconds()),
             self.member.rank,
             self.places,
-            links,
+            self._links(),
             plan=self.job.plan.digest(),
             generation=self.board.generation,
             codec=self.job.run.codec,
@@ -91,6 +88,16 @@ class Member(Alone):
             host=self.member.host,
             delay=self.delay,
         )
+
+    def _links(self) -> set[tuple[int, int]]:
+        """Nodes that send to each other: neighbours; and at the end all to the first of rank 0."""
+        nodes, home = range(self.job.stream.nodes), self.places.index(0)
+        links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
+        return links | {(node, home) for node in nodes if self.places[node] != 0}
+
+    def _to_bring(self, number: int) -> Sequence[int]:
+        """The blocks that a node brings home."""
+        return self.job.stream.owned[number] if self.places[number] else ()
 
     def carry_out(self) -> Outcome:
         self._restore()
@@ -135,15 +142,15 @@ class Member(Alone):
         """Blocks of other processes go to the first node of rank 0, and with them all that was noted."""
         job, home = self.job, self.places.index(0)
         for number, node in self.nodes.items():
-            for block in node.blocks if self.member.rank else ():
+            for block in self._to_bring(number):
                 transport.at(number).send(_final(block, self.feed.steps), node.finished(block), home)
             self.board.post_pieces(f"after {number}", [node.noted.to_dict()])
         if self.member.rank:
             self.board.wait(["home"], ["rank 0"], timeout=LONGEST_SECONDS)
             self._tidy()
             raise Elsewhere("this process has done its part; rank 0 has the result")
-        for number, blocks in enumerate(job.stream.owned):
-            for block in blocks if self.places[number] else ():
+        for number in range(job.stream.nodes):
+            for block in self._to_bring(number):
                 tensors = transport.at(home).receive(_final(block, self.feed.steps), number)
                 try:
                     fill(job.model, block, tensors)

@@ -24,9 +24,11 @@ from layerline.blocks.heads.text import SharedUnembeddingHead
 from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
+from layerline.schedules.methods import Method, refuse_shape
 from layerline.schedules.timing import Sync, Timing
 from layerline.schedules.work import check_speeds
 from layerline.transport.boundary import Boundary, Plain
+from layerline.transport.codecs import Fp32
 
 
 class StreamRun(BaseRun):
@@ -40,7 +42,11 @@ class StreamRun(BaseRun):
     reach: int | Literal["all"] = 1
     """How many blocks a gradient may cross, its own counted: 1 is DGL, more is interlocking, all is backprop."""
     microbatches: int = Field(default=1, ge=1)
-    """Parts of a minibatch that follow each other through the blocks; gradients add up before the update."""
+    """Parts of a minibatch that follow each other through the blocks; gradients add up before the update. With DDP:
+    of each node's part."""
+    method: Method | None = None
+    """Who computes backprop (reach all): PyTorch's DDP or pipeline schedules, or one process by itself; left out: the
+    plan of streams."""
     head: Head = MlpSrHead()
     """From a block's output to class scores, where a loss is taken there."""
     tokens: Literal["characters", "bytes"] = "characters"
@@ -63,9 +69,9 @@ class StreamRun(BaseRun):
             raise UsageError(
                 f"a gradient reaches at least its own block, got --reach {self.reach}", hint="choose --reach 1"
             )
-        if self.microbatches > self.batch_size:
+        if self.parts > self.batch_size:
             raise UsageError(
-                f"{self.batch_size} examples do not make {self.microbatches} microbatches",
+                f"{self.batch_size} examples do not make {self.parts} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
         if isinstance(self.cut, CutCount) and self.cut.balance == "time":
@@ -74,6 +80,7 @@ class StreamRun(BaseRun):
                 hint="choose --balance macs, or say where blocks begin: --cut at --positions N,N,…",
             )
         self._refuse_dependence()
+        self._refuse_method()
         check_speeds(self.speeds, self.nodes)
         return self
 
@@ -91,13 +98,37 @@ class StreamRun(BaseRun):
         if not one and not isinstance(self.boundary, Plain):
             raise UsageError("a gradient cannot go back through outputs that were rounded or coded", hint=hint)
 
+    def _refuse_method(self) -> None:
+        """UsageError for what the chosen method cannot do."""
+        if self.method is None:
+            return
+        if self.reach != "all":
+            raise UsageError(
+                f"--method {self.method} is backprop, whose gradient reaches all blocks, and this run has --reach "
+                f"{self.reach}",
+                hint="choose --reach all, or leave out --method",
+            )
+        refuse_shape(self.method, self.nodes, self.microbatches)
+        if not isinstance(self.codec, Fp32):
+            raise UsageError(
+                f"--method {self.method} is PyTorch's own, which sends tensors as they are", hint="leave out --codec"
+            )
+        if self.method == "ddp" and self.speeds:
+            raise UsageError("DDP gives every node as much to do", hint="leave out --speeds")
+
+    @property
+    def parts(self) -> int:
+        """Microbatches of a whole minibatch."""
+        return self.microbatches * (self.nodes if self.method == "ddp" else 1)
+
     @property
     def settled(self) -> dict[str, Any]:
         return {"timing": self.timing.settled}
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind}
+        method = {"method": self.method} if self.method else {}
+        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind, **method}
 
     @property
     def reads_text(self) -> bool:

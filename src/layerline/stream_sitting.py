@@ -25,11 +25,12 @@ from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import Noted, StreamNode
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
+from layerline.schedules.stream import Stream
 from layerline.transport.base import Transport
 from layerline.transport.in_process import InProcess
 
 if TYPE_CHECKING:
-    from layerline.streamed import StreamJob
+    from layerline.streamed import BaseStreamJob
 
 
 class Worker(Protocol):
@@ -46,7 +47,7 @@ class Alone:
 
     world = 1
 
-    def __init__(self, job: StreamJob, folder: RunFolder | None, heard: Listener, stop: Stop) -> None:
+    def __init__(self, job: BaseStreamJob, folder: RunFolder | None, heard: Listener, stop: Stop) -> None:
         self.job, self.folder, self.heard, self.stop = job, folder, heard, stop
         self.cuts = job.cuts(folder) if folder else None
         self.feed = Feed(job.model, job.data)
@@ -70,10 +71,11 @@ class Alone:
     delay = 0.0
     """Of every link, seconds."""
 
-    def _node(self, blocks: range) -> StreamNode:
+    def _node(self, blocks: Sequence[int]) -> StreamNode:
         return StreamNode(blocks, self.job.model, self.feed)
 
     def _worker(self, transport: Transport) -> Worker:
+        assert isinstance(self.job.stream, Stream)
         return StreamWorker(
             self.job.stream,
             self.nodes,

@@ -9,6 +9,7 @@ What the first two do is told in `stream_sitting`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.plan import Plan
 from layerline.schedules.stream import WINDOW, Stream
-from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
+from layerline.schedules.stream_simulate import AnyStream, StreamSimulation, simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Async, Recorded
 from layerline.stream_member import Member
@@ -53,20 +54,26 @@ _SIMULATED = 24
 
 
 @dataclass(frozen=True)
-class StreamJob:
-    """A stream over nodes with everything it needs."""
+class BaseStreamJob(ABC):
+    """A run of minibatches over nodes, with everything it needs."""
 
     run: StreamRun
     model: StreamModel
     data: AnySet
-    stream: Stream
+    stream: AnyStream
 
     @cached_property
+    @abstractmethod
     def plan(self) -> Plan:
         """The plan of as many steps as show everything that is repeated."""
-        plan = self.stream.plan(WINDOW + 1)
-        validate_stream(plan, self.stream.reach, self.stream.window)
-        return plan
+
+    @abstractmethod
+    def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
+        """This process's part, one of several."""
+
+    @abstractmethod
+    def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
+        """The plan in time on so many processes, with what its rows took on average."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Train from the folder's newest cut to the end; leave everything in the folder.
@@ -84,17 +91,13 @@ class StreamJob:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
-                outcome = self._member(self, folder, heard, stop, member, board).carry_out()
+                outcome = self.member(folder, heard, stop, member, board).carry_out()
             board.leave()
             return outcome
 
     @property
     def _alone(self) -> type[Alone]:
         return FreeAlone if isinstance(self.run.timing, Async) else Alone
-
-    @property
-    def _member(self) -> type[Member]:
-        return FreeMember if isinstance(self.run.timing, Async) else Member
 
     def cuts(self, folder: RunFolder) -> Cuts:
         """The run's cuts in its folder."""
@@ -118,7 +121,27 @@ class StreamJob:
         }
 
     def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
-        """`trace.json`, and `gantt.svg`; False where no matplotlib can draw it. Nothing where nobody recorded."""
+        """`trace.json` and `gantt.svg`, where rows are recorded; False where no matplotlib can draw."""
+        return True
+
+
+@dataclass(frozen=True)
+class StreamJob(BaseStreamJob):
+    """A stream over nodes, by its own plan."""
+
+    stream: Stream
+
+    @cached_property
+    def plan(self) -> Plan:
+        plan = self.stream.plan(WINDOW + 1)
+        validate_stream(plan, self.stream.reach, self.stream.window)
+        return plan
+
+    def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
+        kind = FreeMember if isinstance(self.run.timing, Async) else Member
+        return kind(self, folder, heard, stop, member, board)
+
+    def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
         if not any(each.recording.rows for each in noted):
             return True
         recorded = recorded_steps(steps, len(self.stream.order()))

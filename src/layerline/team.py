@@ -18,6 +18,7 @@ from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
+from layerline.stream_run import StreamRun
 
 
 class Job(Protocol):
@@ -55,6 +56,8 @@ class Team:
         if self.processes > 1 or member:
             for seconds in (join_seconds, silence_seconds):  # what is wrong with them is said before a start
                 seconds()
+        if isinstance(run, StreamRun):
+            refuse_shared(run, member.world if member else self.processes)
         if self.processes == 1 or member:
             return
         if not run.is_planned:
@@ -98,6 +101,17 @@ class Launch:
             raise CheckpointError(f"the workers ended, but left no result in {folder.path}")
         rows = self.rows(folder) if self.rows else Measured.of(Slots(folder.path / "slots", {}), self.run.nodes).rows()
         return load_model(folder.path), values, rows
+
+
+def refuse_shared(run: StreamRun, processes: int) -> None:
+    """UsageError where a process would have several nodes of a method that PyTorch carries out."""
+    if run.method in (None, "plain") or processes == run.nodes:
+        return
+    what = f"{processes} processes" if processes > 1 else "one process"
+    raise UsageError(
+        f"--method {run.method} is carried out by a process for every node: {what} cannot be {run.nodes} nodes",
+        hint=f"start {run.nodes}: --processes {run.nodes} (with torchrun: as many; in Python: processes={run.nodes})",
+    )
 
 
 def create_folder(run: AnyRun, out_dir: Path) -> RunFolder:

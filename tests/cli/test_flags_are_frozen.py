@@ -112,6 +112,7 @@ _STREAM_SETTINGS = """
     --positions --cut.positions
     --reach
     --microbatches
+    --method
     --head
     --hidden --head.hidden
     --convolutions --head.convolutions

@@ -54,6 +54,26 @@ def test_in_numbers(layerline: Layerline, file: str) -> None:
     assert [way["note"] for way in whole["compare"]][2] == ""
 
 
+def test_a_method_is_drawn_and_timed_beside_the_others_and_ours(layerline: Layerline, file: str) -> None:
+    words = ("plan", file, "--reach", "all", "--microbatches", "6", "--link", "ideal", "--latency", "0")
+    answer = layerline(*words, "--method", "zero-bubble")
+    assert (answer.status, answer.err) == (0, "")
+    assert "node 3            3F0  3I0" in answer.out
+    assert "I: back to its input, W: to its weights" in answer.out
+    found = json.loads(layerline(*words, "--method", "zero-bubble", "--format", "json").out)
+    assert found["schedule"] == "zero-bubble"
+    assert 0 < found["bubble"] < 1
+    ways = {way["name"]: way["seconds"] for way in found["compare"]}
+    assert list(ways) == ["zero-bubble", "ddp", "gpipe", "1f1b", "stream, reach all"], "too few blocks to interleave"
+    assert ways["zero-bubble"] == found["makespan"] < ways["1f1b"]
+
+
+def test_the_plan_of_data_parallel_training(layerline: Layerline, file: str) -> None:
+    answer = layerline("plan", file, "--reach", "all", "--method", "ddp", "--nodes", "4")
+    assert (answer.status, answer.err) == (0, "")
+    assert "node 4  4F0  4B0  4U" in answer.out
+
+
 def test_memory_does_not_grow_with_microbatches(layerline: Layerline, file: str) -> None:
     """Per example: more microbatches are smaller ones, and one at a time is kept."""
     words = ("plan", file, "--link", "ideal", "--latency", "0", "--format", "json")
@@ -94,7 +114,9 @@ def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Pa
         ("--costs some.json", "--costs is about the slots of chapters; a stream has none"),
         ("--reach 4", "a gradient cannot reach over 4 of 3 block"),
         ("--speeds 1,2", "2 speeds for 3 nodes"),
-        ("--chapters 3", "unknown flag --chapters"),
+        ("--reach all --method 1f1b", "1F1B keeps every node busy with a microbatch: 1 do not do for 3 nodes"),
+        ("--method gpipe", "--method gpipe is backprop, whose gradient reaches all blocks, and this run has --reach 1"),
+        ("--chapters 3", "--chapters is for runs that train in chapters or side by side, such as digits"),
         ("--arithmetic 0", "--arithmetic should be greater than 0, got 0"),
     ],
 )

@@ -77,13 +77,13 @@ def test_language_presets_take_another_text(layerline: Layerline, tmp_path: Path
     assert "reads text" in asked.err
 
 
-def test_a_flag_of_the_other_family_is_unknown(layerline: Layerline) -> None:
+def test_a_flag_of_the_other_family_says_whose_it_is(layerline: Layerline) -> None:
     answer = layerline("train", "digits", "--reach", "2")
     assert answer.status == 2
-    assert "unknown flag --reach" in answer.err
+    assert "--reach is for runs that train in a stream, such as backprop-cifar10" in answer.err
     answer = layerline("train", "dgl-cifar10", "--negatives", "random")
     assert answer.status == 2
-    assert "unknown flag --negatives" in answer.err
+    assert "--negatives is for runs that train in chapters or side by side, such as digits" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def members(
     `served`: somebody serves the store at `port`, as torchrun's agent does.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["layerline.api", "layerline.cli.commands.train"])
+    context.set_forkserver_preload(["layerline.api", "layerline.baselines.job", "layerline.cli.commands.train"])
     common = {
         "WORLD_SIZE": str(world or len(starts)),
         "MASTER_ADDR": "127.0.0.1",

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from layerline.base_run import read_toml
+from layerline.cli.components import settings_below
+from layerline.cli.flags import flag_names
 from layerline.errors import LayerlineError, UsageError
 from layerline.presets.presets import PRESETS
+from layerline.run import Run
 from layerline.runs import family
 from layerline.settings import Settings
+from layerline.stream_run import StreamRun
 
 
 def kind_of_start(start: str, settings: dict[str, Any]) -> str | None:
@@ -33,6 +37,18 @@ def kind_of_start(start: str, settings: dict[str, Any]) -> str | None:
             hint="name a preset of the same family, or leave out kind",
         )
     return kind
+
+
+def flags_elsewhere(root: type[Settings]) -> dict[str, str]:
+    """Flags that only runs of the other family have, and what to say where somebody gives one."""
+    other, what, such = (
+        (Run, "train in chapters or side by side", "digits")
+        if root is StreamRun
+        else (StreamRun, "train in a stream", "backprop-cifar10")
+    )
+    own = {flag for path in settings_below(root) for flag in flag_names(path, root)}
+    theirs = [flag for path in settings_below(other) for flag in flag_names(path, other)]
+    return {flag: f"{flag} is for runs that {what}, such as {such}" for flag in theirs if flag not in own}
 
 
 def family_of(words: Sequence[str]) -> type[Settings]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from layerline.errors import UsageError, did_you_mean
@@ -23,6 +23,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.words: Sequence[str] = ()
         """The command line, for a command whose flags depend on it."""
+        self.elsewhere: Mapping[str, str] = {}
+        """Flags that other command lines have, and what to say of them."""
         self._positionals.title = "arguments"
         self.add_argument("-h", "--help", action="help", help="Show this text.")
 
@@ -32,6 +34,8 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             if word.startswith("-"):
                 flag = word.partition("=")[0]
+                if flag in self.elsewhere:
+                    raise UsageError(self.elsewhere[flag], hint=f"see: {self.prog} --help")
                 raise self._wrong(f"unknown flag {flag}{self._nearest(flag)}")
         if unknown:
             raise self._wrong(f"'{unknown[0]}' is one argument too many")

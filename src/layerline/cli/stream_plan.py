@@ -18,6 +18,7 @@ from layerline.cli.flags import settings_of
 from layerline.cli.output import note, print_json
 from layerline.cli.plan_report import console_of, some, table_of
 from layerline.cli.resolve import resolve
+from layerline.cli.stream_words import in_runs, legend
 from layerline.cli.training import load_data
 from layerline.cli.units import LATENCY, LINK, bytes_per_second, duration, seconds, size
 from layerline.data.catalog import published_sizes
@@ -27,6 +28,7 @@ from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.schedules.costs import Machine, World
+from layerline.schedules.division import Division, simulate_method
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
 from layerline.schedules.stream import Stream
@@ -48,7 +50,7 @@ class PlannedStream:
     """A stream's plan with all that it was made of."""
 
     run: StreamRun
-    stream: Stream
+    stream: Stream | Division
     costs: StreamCosts
     world: World
     steps: int
@@ -60,7 +62,13 @@ class PlannedStream:
     def title(self) -> str:
         """`dgl-cifar10 · stream · reach 1 · 4 nodes · 1,950 steps`."""
         nodes = f"{self.stream.nodes} node{'s' * (self.stream.nodes > 1)}"
-        return f"{self.run.preset} · stream · reach {self.run.reach} · {nodes} · {self.steps:,} steps"
+        what = f"stream · reach {self.run.reach}" if self.run.method is None else f"backprop · {self.run.method}"
+        return f"{self.run.preset} · {what} · {nodes} · {self.steps:,} steps"
+
+    @property
+    def bubble(self) -> float:
+        """The share of the nodes' time in which they wait."""
+        return 1 - float(np.mean(self.found.utilisation))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -80,17 +88,27 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     if not isinstance(run.timing, Sync):
         note("Blocks that run freely follow no plan: this is the stream in which they wait for each other.")
     model, examples = _network(run, arguments)
-    stream = stream_of(model)
-    validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
     costed = _costing(arguments)
     costs = costed(model)
-    world = _world(run, stream, costs, arguments)
     steps = run.epochs * -(-examples // run.batch_size)
     steps = min(steps, run.max_steps or steps)
     source = "measured here" if arguments.measure else "assumed; --measure measures"
-    found = simulate_stream(stream, costs, world, steps)
-    planned = PlannedStream(run, stream, costs, world, steps, source, found)
-    ways = _compare(planned, model, costed) if arguments.compare else []
+    ways: list[Way] = []
+    if run.method in (None, "plain"):
+        stream = stream_of(model)
+        validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
+        world = _world(run, stream, costs, arguments)
+        found = simulate_stream(stream, costs, world, steps)
+        planned = PlannedStream(run, stream, costs, world, steps, source, found)
+    else:
+        from layerline.cli.method_plan import beside, divided  # here: PyTorch's pipelines take seconds to import
+
+        division = divided(model)
+        world = _world(run, stream_of(model), costs, arguments)
+        found = simulate_method(division, costs, world, steps)
+        planned = PlannedStream(run, division, costs, world, steps, source, found)
+        ways = beside(planned, model, costed)
+    ways += _compare(planned, model, costed) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
 
@@ -134,15 +152,16 @@ def _network(run: StreamRun, arguments: argparse.Namespace) -> tuple[StreamModel
     if known is None:
         data = load_data(run, arguments)
         if isinstance(data, TextSet):
-            return _model(run, (data.context,), data.num_classes), data.windows
+            return model_of(run, (data.context,), data.num_classes), data.windows
         known = data.shape, data.num_classes, len(data.train)
     shape, classes, examples = known
     if run.validation:
         examples -= held_out(examples)
-    return _model(run, shape, classes), examples
+    return model_of(run, shape, classes), examples
 
 
-def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
+def model_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
+    """A network of this run, to be looked at."""
     names = tuple(map(str, range(classes)))
     if run.reads_text:
         return StreamModel(run, TokenEncoder(shape[0], classes), names)
@@ -162,18 +181,18 @@ def _model(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
 
 def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamModel], StreamCosts]) -> list[Way]:
     """Every reach on these nodes, then GPipe and 1F1B."""
-    run, blocks, steps = planned.run, planned.stream.reach.blocks, planned.steps
+    run, blocks, steps = planned.run.replace(method=None), model.reach.blocks, planned.steps
     shape, classes, ways = model.encoder.shape, len(model.classes), []
     mine = run.reached(blocks)
     for reach in sorted({1, 2, 3, mine, blocks}):
         if reach <= blocks:
-            other = _model(run.replace(reach=reach), shape, classes)
+            other = model_of(run.replace(reach=reach), shape, classes)
             costs = planned.costs if reach == mine else costed(other)
             name = "all" if reach == blocks else str(reach)
             why = "" if reach == mine else "another rule"
             ways.append(by_reach(f"reach {name}", stream_of(other), costs, planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
-    other = _model(run.replace(reach="all", microbatches=microbatches), shape, classes)
+    other = model_of(run.replace(reach="all", microbatches=microbatches), shape, classes)
     why = "" if mine == blocks else "another rule"
     return ways + pipelines(stream_of(other), costed(other), planned.world, steps, microbatches, why)
 
@@ -183,9 +202,9 @@ def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
     found, stream = planned.found, planned.stream
     values: dict[str, Any] = {
         "name": planned.run.preset,
-        "schedule": "stream",
+        "schedule": "stream" if isinstance(stream, Stream) else stream.name,
         "reach": planned.run.reach,
-        "blocks": stream.reach.blocks,
+        "blocks": len({block for blocks in stream.owned for block in blocks}),
         "microbatches": stream.microbatches,
         "nodes": stream.nodes,
         "owned": [[block + 1 for block in blocks] for blocks in stream.owned],
@@ -195,6 +214,7 @@ def as_json(planned: PlannedStream, ways: Sequence[Way]) -> dict[str, Any]:
         "sequential_seconds": found.sequential,
         "speedup": found.speedup,
         "utilisation": found.utilisation.tolist(),
+        "bubble": planned.bubble,
         "idle_seconds": (found.makespan - found.busy).tolist(),
         "links": [{"from": a + 1, "to": b + 1, "bytes": n} for (a, b), n in found.link_bytes().items()],
         "bytes": sum(found.link_bytes().values()),
@@ -216,13 +236,14 @@ def _print(planned: PlannedStream, ways: Sequence[Way]) -> None:
     console.print(f"[bold]{planned.title}[/]  ({len(planned.stream.order()):,} rows a step)\n")
     for line in planned.lines:
         console.print(line, soft_wrap=True, markup=False)
-    console.print("[dim]1F0: block 1's forward of microbatch 0; B: a loss's gradient through it; U: its update[/]\n")
+    console.print(f"[dim]{legend(planned.stream)}[/]\n")
     rate = f"{size(planned.world.bandwidth)}/s" if np.isfinite(planned.world.bandwidth) else "of any speed"
     console.print(f"rows        {planned.source}; a link {rate}, {1e3 * planned.world.latency:.3g} ms", highlight=False)
     console.print(
         f"makespan    [bold]{duration(found.makespan)}[/], {duration(found.step_seconds)} a step, "
         f"[bold]{found.speedup:.2f}×[/] as fast as one node of speed 1 ({duration(found.sequential)})"
     )
+    console.print(f"bubble      {planned.bubble:.1%} of the nodes' time is waiting")
     console.print(f"traffic     {size(sum(found.link_bytes().values()))}\n")
     _print_nodes(planned)
     links = found.link_bytes()
@@ -252,7 +273,7 @@ def _print_nodes(planned: PlannedStream) -> None:
             table.add_row("…", *[""] * 6)
             continue
         blocks, busy = stream.owned[node], float(found.busy[node])
-        which = str(blocks.start + 1) + (f"–{blocks.stop}" if len(blocks) > 1 else "")
+        which = in_runs(blocks)
         times = (duration(busy), duration(found.makespan - busy))
         room = (size(int(found.activations[node])), size(int(found.begin.memory[node])))
         table.add_row(f"node {node + 1}", which, f"{found.utilisation[node]:.1%}", *times, *room)

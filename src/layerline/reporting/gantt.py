@@ -29,7 +29,7 @@ _MOST_BARS, _MOST_LANES, _MOST_ARROWS = 24, 24, 160  # bars: per lane
 _COLOURS = ("#2f6fbb", "#e07b39", "#3f9b6c", "#b3477d", "#8a6fc9", "#c2a336", "#4aa5b5", "#b5564a")
 HEAD, HANDING, WIRE = "#3d3d3d", "#e3e3e3", "#b0b0b0"
 _RANKING = "#9a9a9a"
-_LEARNING = (Action.TRAIN, Action.BACKWARD)
+_LEARNING = (Action.TRAIN, Action.BACKWARD, Action.INPUT_GRADIENT, Action.WEIGHT_GRADIENT)
 
 
 def check_gantt(path: str) -> None:
@@ -88,7 +88,8 @@ def draw_bars(axes: Axes, plan: Plan, rows: Ints, spans: Floats, width: float) -
         pale = 1.0 if train else 0.42 if plan.action[row] == Action.FORWARD else 0.75
         colours.append(to_rgba(_colour(plan, row), pale))
         name = "h" if plan.stage[row] == plan.blocks else str(plan.stage[row] + 1)
-        words = f"{name}.{plan.round[row] + 1}" if not plan.streams else f"{name}B{plan.shard[row] % plan.shards}"
+        what = Action(plan.action[row]).name[0]
+        words = f"{name}{what}{plan.shard[row] % plan.shards}" if plan.streams else f"{name}.{plan.round[row] + 1}"
         if train and (end - begin) / width > 0.006 * len(words):
             axes.text((begin + end) / 2, plan.node[row], words, ha="center", va="center", fontsize=7, color="white")
     heights = np.where(np.isin(plan.action[rows], _LEARNING), 0.62, 0.4)

@@ -51,9 +51,13 @@ class Action(IntEnum):
     """In a stream: a loss's gradient through a block."""
     UPDATE = 4
     """In a stream: a block follows the gradients of a minibatch."""
+    INPUT_GRADIENT = 5
+    """In pipelined backprop: the part of a `backward` row that the stage below waits for."""
+    WEIGHT_GRADIENT = 6
+    """The other part, which nobody waits for but the update."""
 
 
-STREAM = (Action.BACKWARD, Action.UPDATE)
+STREAM = (Action.BACKWARD, Action.UPDATE, Action.INPUT_GRADIENT, Action.WEIGHT_GRADIENT)
 """Rows that only a stream has."""
 
 

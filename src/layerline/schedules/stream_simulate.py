@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ from layerline.schedules.costs import World
 from layerline.schedules.lower import Messages, messages
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.simulate import Simulation, walk
-from layerline.schedules.stream import Stream, loss_of
+from layerline.schedules.stream import Mark, Stream, loss_of
 from layerline.schedules.stream_costs import StreamCosts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_BACK = (Action.BACKWARD, Action.INPUT_GRADIENT, Action.WEIGHT_GRADIENT)
+"""Rows that need what a forward left."""
 _CYCLES = 8  # steps in a cycle, at most, that are looked for
 _SAME = 1e-9  # of the time so far: what rounding may make of equal differences
 
@@ -82,8 +85,30 @@ class StreamSimulation:
         return {link: count // each * self.steps for link, count in self.begin.link_bytes().items() if count}
 
 
+class AnyStream(Protocol):
+    """Steps that are repeated: a stream by its own plan, or by somebody else's lists."""
+
+    @property
+    def nodes(self) -> int:
+        """Logical nodes."""
+
+    @property
+    def owned(self) -> Sequence[Sequence[int]]:
+        """The blocks of each node."""
+
+    @property
+    def window(self) -> int:
+        """Steps that a node may be ahead of the next one."""
+
+    def order(self) -> list[Mark]:
+        """The rows of one step."""
+
+    def plan(self, steps: int) -> Plan:
+        """The plan of so many steps."""
+
+
 def simulate_stream(
-    stream: Stream,
+    stream: AnyStream,
     costs: StreamCosts,
     world: World,
     steps: int,
@@ -100,7 +125,7 @@ def simulate_stream(
     count = min(steps, max(at_least, 4 * (stream.nodes + stream.window)))
     while True:
         plan = stream.plan(count)
-        alone = row_seconds(plan, stream, costs) if measured is None else np.tile(measured, count)
+        alone = np.tile(measured, count) if measured is not None else _row_seconds(plan, stream, costs)
         if places:
             plan = replace(plan, node=np.array(places, np.int32)[plan.node], nodes=max(places) + 1)
         found, activations = _carried_out(plan, alone, costs, world)
@@ -148,8 +173,9 @@ def _places(plan: Plan) -> NDArray[np.int32]:
     return places
 
 
-def row_seconds(plan: Plan, stream: Stream, costs: StreamCosts) -> Floats:
-    """What each row takes on a node of speed 1."""
+def _row_seconds(plan: Plan, stream: AnyStream, costs: StreamCosts) -> Floats:
+    """What each row takes on a node of speed 1, where its own plan says which loss trains which block."""
+    assert isinstance(stream, Stream)
     reach = stream.reach
     back = np.zeros((plan.blocks, plan.blocks))
     for block in range(plan.blocks):
@@ -202,7 +228,7 @@ def _peak(
     """The most each node holds at a time of activations and their gradients."""
     forward = np.flatnonzero(plan.action == Action.FORWARD)
     last = np.zeros(len(plan))
-    used = (plan.action[plan.target] == Action.BACKWARD) & (plan.carries == Carries.OUTPUTS)
+    used = np.isin(plan.action[plan.target], _BACK) & (plan.carries == Carries.OUTPUTS)
     np.maximum.at(last, plan.source[used], end[plan.target[used]])
     outputs = np.array([*costs.outputs, 0])
     size = outputs[plan.stage[sent.source] - (sent.carries == Carries.GRADIENTS)] * (sent.carries != Carries.TURN)

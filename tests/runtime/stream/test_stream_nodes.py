@@ -57,7 +57,7 @@ def alone(run: StreamRun) -> api.Result:
 
 def wait_for_cut(folder: Path, step: int) -> None:
     """Until some node has saved itself after so many steps."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 100
     while not any(int(path.name[:8]) >= step for path in folder.glob("checkpoints/*.json")):
         assert time.monotonic() < until, "no progress"
         time.sleep(0.02)

@@ -69,7 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         parser.add_argument("--config", metavar="FILE.toml", help="Settings that lie over the preset, below the flags.")
         add_data_dir(parser)
-        add_settings(parser, _family(words) if named else None)
+        root = _family(words) if named else None
+        add_settings(parser, root)
+        if root and isinstance(parser, Parser):
+            from layerline.cli.families import flags_elsewhere
+
+            parser.elsewhere = flags_elsewhere(root)
 
 
 def run(arguments: argparse.Namespace) -> None:

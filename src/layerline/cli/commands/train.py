@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from layerline import api
-from layerline.cli.families import family_of
+from layerline.cli.families import family_of, flags_elsewhere
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.output import note
 from layerline.cli.parser import Parser
@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out-dir", metavar="FOLDER", help="Where the run goes; else runs/PRESET/TIME. Never overwritten."
     )
     add_training(parser)
-    add_settings(parser, family_of(parser.words if isinstance(parser, Parser) else ()))
+    root = family_of(parser.words if isinstance(parser, Parser) else ())
+    add_settings(parser, root)
+    if isinstance(parser, Parser):
+        parser.elsewhere = flags_elsewhere(root)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -53,13 +53,18 @@ class Feed:
                 self._epoch, self._order = epoch, self._examples.order(epoch)
             begin = batch * self.run.batch_size
             self._step = step
-            self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.microbatches)
+            self._parts = self._order[begin : begin + self.run.batch_size].chunk(self.run.parts)
         return self._parts
 
     def minibatch(self, step: int) -> tuple[Tensor, Tensor]:
         """What the first block sees of a whole minibatch, and its labels."""
         raw, labels = self._examples.take(torch.cat(self.parts(step)), self.place(step)[0])
         return self._model.encoded(raw), labels
+
+    def count(self, step: int, part: int) -> int:
+        """The examples of a microbatch; 0 where a small minibatch has fewer microbatches."""
+        parts = self.parts(step)
+        return len(parts[part]) if part < len(parts) else 0
 
     def share(self, step: int, part: int) -> float:
         """The fraction of the minibatch that a microbatch is."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,9 @@ class FreeStep:
 class FreeNode(StreamNode):
     """The blocks of one logical node. Parameters are the model's, and updated in place."""
 
-    def __init__(self, blocks: range, model: StreamModel, feed: Feed, buffer: int, max_reuse: int | None) -> None:
+    def __init__(
+        self, blocks: Sequence[int], model: StreamModel, feed: Feed, buffer: int, max_reuse: int | None
+    ) -> None:
         super().__init__(blocks, model, feed)
         self._model = model
         every = crossings(model, self.device)
@@ -116,7 +119,7 @@ class FreeNode(StreamNode):
         self.put(block + 1, number, step.parcel)
         return row, None
 
-    def record(self) -> dict[str, Tensor]:
+    def history(self) -> dict[str, Tensor]:
         """Who took what, when; and what went over the boundaries."""
         return {
             "events": torch.tensor(self.events, dtype=torch.int32).view(-1, 2),
@@ -124,7 +127,7 @@ class FreeNode(StreamNode):
         } | {f"tally.{block}": outlet.sender.tally for block, outlet in self._outlets.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        named = self._fixed() | {name: t for name, t in self.record().items() if not name.startswith("tally.")}
+        named = self._fixed() | {name: t for name, t in self.history().items() if not name.startswith("tally.")}
         for block, buffer in self._buffers.items():
             named |= {f"buffer.{block}.{name}": tensor for name, tensor in buffer.tensors().items()}
             named |= {f"codes.{block}.{name}": tensor for name, tensor in self._inlets[block].versions().items()}

@@ -86,7 +86,7 @@ class FreeWorker:
         self._left = set(nodes)
         self._exit: int | None = None
         self._running: dict[int, _Running] = {}
-        self._turn = {number: node.blocks.start for number, node in nodes.items()}
+        self._turn = {number: node.blocks[0] for number, node in nodes.items()}
         self._above = {number: number < self._last for number in nodes}
         self._told: set[int] = set()
         self._asked: float | None = None
@@ -128,7 +128,7 @@ class FreeWorker:
         """The first of the node's blocks, in turns, that is needed and has something to take."""
         node, blocks = self.nodes[number], self.nodes[number].blocks
         for each in range(len(blocks)):
-            block = blocks[(self._turn[number] - blocks.start + each) % len(blocks)]
+            block = blocks[(self._turn[number] - blocks[0] + each) % len(blocks)]
             if not node.needed(block, self._above[number]):
                 continue
             began = time.monotonic()
@@ -167,7 +167,7 @@ class FreeWorker:
         while number in self._left:
             arrivals, mark = self._landings[number].take()
             for step, parcel in arrivals:
-                self.nodes[number].put(self.nodes[number].blocks.start, step, parcel)
+                self.nodes[number].put(self.nodes[number].blocks[0], step, parcel)
             if mark is None:
                 break
             self._keep(number, *mark)
@@ -178,7 +178,7 @@ class FreeWorker:
 
     def _needs(self, number: int) -> bool:
         """Whether a block of the node, or of one above it, still learns."""
-        return self.nodes[number].needed(self.nodes[number].blocks.start, self._above[number])
+        return self.nodes[number].needed(self.nodes[number].blocks[0], self._above[number])
 
     def _keep(self, number: int, cut: int, what: int) -> None:
         """The node's part of a cut; the node above makes its own."""

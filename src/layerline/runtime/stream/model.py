@@ -144,14 +144,14 @@ def refuse_single_examples(model: StreamModel, data: AnySet) -> None:
     """UsageError where a minibatch, or a part of one, would be a single example, which batch norm cannot learn from."""
     run, count = model.run, data.windows if isinstance(data, TextSet) else len(data.train)
     sizes = {min(run.batch_size, count), count % run.batch_size or run.batch_size}
-    smallest = min(len(part) for size in sizes for part in torch.empty(size).chunk(run.microbatches))
+    smallest = min(len(part) for size in sizes for part in torch.empty(size).chunk(run.parts))
     if smallest > 1 or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         return
-    what = "microbatch" if run.microbatches > 1 else "minibatch"
+    what = "microbatch" if run.parts > 1 else "minibatch"
     raise UsageError(
         f"of {count:,} examples in minibatches of {run.batch_size} a {what} would be one example, "
         "which batch norm cannot learn from",
-        hint="choose another --batch-size" + (", or fewer --microbatches" if run.microbatches > 1 else ""),
+        hint="choose another --batch-size" + (", or fewer --microbatches" if run.parts > 1 else ""),
     )
 
 

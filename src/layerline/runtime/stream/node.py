@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -47,7 +48,7 @@ class Noted:
 class StreamNode:
     """The blocks of one logical node. Parameters are the model's, and updated in place."""
 
-    def __init__(self, blocks: range, model: StreamModel, feed: Feed) -> None:
+    def __init__(self, blocks: Sequence[int], model: StreamModel, feed: Feed) -> None:
         self.blocks, self.feed = blocks, feed
         self.device = device = next(model.parameters()).device
         self.stages = {index: stage_of(model, index) for index in blocks}
@@ -66,10 +67,17 @@ class StreamNode:
         if gradient is None:
             labels = self.feed.labels(step, part)
             gradient, (value, right) = stage.own_loss(part, labels, self.feed.share(step, part))
-            examples = len(labels)
-            self._losses[block] += value * examples
-            self._right[block] += right * examples / labels.numel()
+            self.record(block, value, right, labels)
         return stage.through(part, loss, gradient.to(self.device))
+
+    def record(self, block: int, value: Tensor, right: Tensor, labels: Tensor) -> None:
+        """Note a microbatch's mean loss at a block, and how many of its answers were right."""
+        self._losses[block] += value * len(labels)
+        self._right[block] += right * len(labels) / labels.numel()
+
+    def sums(self) -> list[Tensor]:
+        """What was recorded since the epoch began."""
+        return [*self._losses.values(), *self._right.values()]
 
     def update(self, block: int, step: int) -> None:
         """A block follows the gradients of the minibatch."""
@@ -87,7 +95,7 @@ class StreamNode:
             )
             for block, loss in self._losses.items()
         ]
-        for tensor in (*self._losses.values(), *self._right.values()):
+        for tensor in self.sums():
             tensor.zero_()
         self.noted.rows += rows
         return rows

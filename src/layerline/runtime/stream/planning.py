@@ -45,7 +45,7 @@ def block_sizes(model: StreamModel) -> list[BlockSize]:
 def costs_of(model: StreamModel, machine: Machine) -> StreamCosts:
     """Seconds and bytes of a microbatch in each block, by formula."""
     run = model.run
-    return estimate_stream(block_sizes(model), run.batch_size / run.microbatches, machine, reach=model.reach)
+    return estimate_stream(block_sizes(model), run.batch_size / run.parts, machine, reach=model.reach)
 
 
 def stream_of(model: StreamModel, costs: StreamCosts | None = None) -> Stream:

@@ -76,7 +76,7 @@ class Stage:
         x = x.detach()
         if self.reach.crossing(self.index):
             x.requires_grad_()
-        with _drawing(x, seed), torch.enable_grad(), self._autocast(x):
+        with drawing(x, seed), torch.enable_grad(), self._autocast(x):
             h: Tensor = self.block(x)
         self._passed[part] = _Passed(x, h, len(self.reach.at(self.index)))
         return h.detach()
@@ -107,13 +107,9 @@ class Stage:
         with torch.enable_grad():
             with self._autocast(h):
                 scores = leaf if self._last or self.head is None else self.head(leaf)
-            scores = scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32))
-            targets = labels.flatten()
-            loss = functional.cross_entropy(scores, targets, label_smoothing=self._smoothing)
+            loss, right = judged(scores, labels, self._smoothing)
         own, *of_head = torch.autograd.grad(loss * share, [leaf, *self._head_parameters], materialize_grads=True)
         self._add(len(self._block_parameters), of_head)
-        with torch.no_grad():
-            right = (scores.argmax(1) == targets).sum()
         return own, (loss.detach(), right)
 
     def through(self, part: int, loss: int, gradient: Tensor) -> Tensor | None:
@@ -133,6 +129,12 @@ class Stage:
         if not passed.left:
             del self._passed[part]
         return found[0] if below else None
+
+    def learn_by_backward(self) -> None:
+        """From now on what `backward()` adds to `.grad` of the parameters is what `update` follows."""
+        parameters = self._block_parameters + self._head_parameters
+        for parameter, gradient in zip(parameters, self._gradients, strict=True):
+            parameter.grad = gradient
 
     def update(self, lr: float) -> None:
         """Follow the gradients of the minibatch, in place."""
@@ -155,9 +157,18 @@ class Stage:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self._dtype != torch.float32)
 
 
+def judged(scores: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of scores [B, C] (of tokens [B, T, C]), and how many of the highest are right."""
+    flat = scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32))
+    targets = labels.flatten()
+    loss = functional.cross_entropy(flat, targets, label_smoothing=smoothing)
+    with torch.no_grad():
+        return loss, (flat.argmax(1) == targets).sum()
+
+
 @contextmanager
-def _drawing(x: Tensor, seed: int) -> Iterator[None]:
-    """torch's own generators, seeded inside and as they were afterwards."""
+def drawing(x: Tensor, seed: int) -> Iterator[None]:
+    """torch's own generators (of `x`'s device), seeded inside and as they were afterwards."""
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
         yield

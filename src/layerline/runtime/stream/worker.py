@@ -40,7 +40,7 @@ from layerline.transport.message import Key
 GO_ON, SAVE = 0, 1
 """Marks; any other is the exit status to stop with."""
 _MARK = "mark"
-_PATIENCE = 3.0
+PATIENCE = 3.0
 """Seconds for which a worker that was asked to stop waits for the first node to say when."""
 _LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
@@ -237,7 +237,7 @@ class StreamWorker:
             return
         now = time.monotonic()
         self._asked = self._asked or now
-        if now - self._asked > _PATIENCE:
+        if now - self._asked > PATIENCE:
             raise Stopped("training was stopped", exit_status=self._stop.exit_status)
 
 

@@ -1,0 +1,115 @@
+"""A run with a method: what is asked of it before it starts, and its part in one process.
+
+Every process carries out one node, as `torch.distributed` has it. Meeting, cuts, resuming, the result: as of any stream
+over nodes (`streamed`, `stream_member`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from layerline.baselines.group import process_group
+from layerline.baselines.pipeline import PipelineStep
+from layerline.baselines.planning import division_of
+from layerline.baselines.replica import ReplicaStep
+from layerline.baselines.step import MethodStep
+from layerline.baselines.worker import MethodWorker
+from layerline.data.text_set import AnySet
+from layerline.errors import Stopped, UsageError
+from layerline.events import EpochDone
+from layerline.runtime.execute import refuse_divergence
+from layerline.runtime.members import join_seconds, silence_seconds
+from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.node import Noted
+from layerline.runtime.stream.planning import costs_of, world_of
+from layerline.runtime.stream.worker import Link
+from layerline.schedules.costs import ONE_HOST, Machine
+from layerline.schedules.division import Division, costs_in
+from layerline.schedules.plan import Plan
+from layerline.schedules.replicated import Replicated
+from layerline.schedules.stream import WINDOW
+from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
+from layerline.stream_member import Member
+from layerline.stream_run import StreamRun
+from layerline.streamed import BaseStreamJob
+from layerline.transport.base import Transport
+
+
+@dataclass(frozen=True)
+class MethodJob(BaseStreamJob):
+    """A run with a method and everything it needs."""
+
+    stream: Division
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.stream.plan(WINDOW + 1)
+
+    def member(self, *given: Any) -> MethodMember:
+        return MethodMember(self, *given)
+
+    def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
+        busy = {row: seconds for each in noted for row, seconds in each.busy.items()}
+        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
+        world = world_of(self.run, ONE_HOST.bandwidth, ONE_HOST.latency)
+        costs = costs_in(self.stream, costs_of(self.model, Machine()))
+        return simulate_stream(self.stream, costs, world, steps, measured=rows)
+
+
+class MethodMember(Member):
+    """One node in this process, the others elsewhere."""
+
+    job: MethodJob
+
+    def _links(self) -> set[tuple[int, int]]:
+        """At the end blocks go to the first process."""
+        return {(node, 0) for node in range(1, self.job.stream.nodes)}
+
+    def _to_bring(self, number: int) -> Sequence[int]:
+        """A copy of the network is where it is needed already."""
+        return () if isinstance(self.job.stream, Replicated) else super()._to_bring(number)
+
+    def _train(self, transport: Transport) -> Link:
+        job, member = self.job, self.member
+        job.model.train()
+        with ExitStack() as stack:
+            group = process_group(
+                member.store(join_seconds()),
+                member.rank,
+                member.world,
+                generation=self.board.generation,
+                host=member.host,
+                silence=silence_seconds(),
+            )
+            stack.enter_context(group)
+            worker = MethodWorker(
+                self._step(), member.rank, start=self.start, decide=self._decide, save=self._save, stop=self.stop
+            )
+            try:
+                for event in worker.work():
+                    self._hear(event)
+                    if isinstance(event, EpochDone):
+                        refuse_divergence(event.rows, job.run.optimizer.lr)
+            except Stopped as stopped:
+                raise self._told(stopped) from None
+        return Link()
+
+    def _step(self) -> MethodStep:
+        ((number, node),) = self.nodes.items()
+        division = self.job.stream
+        if isinstance(division, Replicated):
+            return ReplicaStep(self.job.model, node, self.feed, division, number)
+        return PipelineStep(self.job.model, node, self.feed, division, number)
+
+
+def method_job(run: StreamRun, model: StreamModel, data: AnySet) -> MethodJob:
+    """The job of a run with a method over nodes. UsageError for more stages than blocks, and for GPUs."""
+    if run.device == "cuda":
+        raise UsageError(f"--method {run.method} goes over CPUs so far", hint="choose --device cpu")
+    return MethodJob(run, model, data, division_of(model))

@@ -1,0 +1,180 @@
+"""Backprop as PyTorch computes it over processes: the losses and weights of plain backprop, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from layerline import api
+from layerline.errors import UsageError
+from layerline.stream_run import StreamRun
+from runtime.members_by_hand import Member, members
+from runtime.stream.test_stream_nodes import wait_for_cut
+from runtime.test_processes import end, start, workers
+
+CONV: dict[str, Any] = {
+    "kind": "stream",
+    "dataset": "digits",
+    "reach": "all",
+    "network": {"kind": "conv", "widths": [4, 6, 6, 6], "classifier": "linear"},
+    "optimizer": {"kind": "sgd", "lr": 0.05},
+    "epochs": 2,
+    "batch_size": 200,
+    "microbatches": 4,
+    "precision": "32-true",
+    "threads": 1,
+    "device": "cpu",
+    "augment": {"shift": 1},
+}
+"""1,438 examples: the last minibatch of an epoch has 38, in parts of 10, 10, 10 and 8."""
+RESNET = CONV | {"network": {"kind": "resnet", "depth": 20, "width": 0.25}, "max_steps": 3, "smoothing": 0.1}
+TEXT: dict[str, Any] = {
+    "kind": "stream",
+    "reach": "all",
+    "network": {"kind": "transformer", "depth": 4, "width": 16, "attention_heads": 2, "context": 8, "dropout": 0.2},
+    "head": {"kind": "unembedding"},
+    "optimizer": {"kind": "adamw", "lr": 0.01},
+    "epochs": 1,
+    "batch_size": 16,
+    "microbatches": 4,
+    "precision": "32-true",
+    "threads": 1,
+    "device": "cpu",
+}
+"""Of the text below the last minibatch has two windows, for four microbatches: with DDP the second copy has none."""
+CASES = {
+    "gpipe": (CONV, "gpipe", 2, 4),
+    "1f1b, three nodes, bfloat16": (CONV | {"precision": "bf16-mixed"}, "1f1b", 3, 3),
+    "interleaved, four stages on two nodes": (CONV, "interleaved-1f1b", 2, 4),
+    "zero bubbles": (CONV, "zero-bubble", 2, 4),
+    "zero bubbles, residual blocks": (RESNET, "zero-bubble", 2, 4),
+    "zero bubbles, a text": (TEXT, "zero-bubble", 2, 4),
+    "ddp": (CONV, "ddp", 2, 2),
+    "ddp, a text": (TEXT, "ddp", 2, 2),
+}
+IN_PROC = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
+
+
+def described(folder: Path, settings: dict[str, Any], **more: Any) -> tuple[StreamRun, str]:
+    """The run, and a file that says it."""
+    if "dataset" not in settings:
+        text = folder / "text.txt"
+        text.write_text("What says the sea, little shell? What says the sea? " * 17, encoding="utf-8")
+        settings = settings | {"dataset": str(text)}
+    run, file = StreamRun.from_dict(settings | more), folder / "run.toml"
+    file.write_text(run.to_toml(), encoding="utf-8")
+    return run, str(file)
+
+
+def plain(run: StreamRun) -> api.Result:
+    """The same sums in one process."""
+    return api.train(run.replace(method="plain", nodes=1, microbatches=run.parts))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_weights_are_those_of_plain_backprop(case: str, tmp_path: Path) -> None:
+    """Started as torchrun does. What is left out with DDP are batch norm's running statistics: the first copy's."""
+    settings, method, nodes, microbatches = CASES[case]
+    run, file = described(tmp_path, settings, method=method, nodes=nodes, microbatches=microbatches)
+    words = ("train", file, "--out-dir", str(tmp_path / "run"), "--format", "json")
+    first, *others = members(*(Member(words, tmp_path) for _ in range(nodes)))
+    assert [first.status, *(other.status for other in others)] == [0] * nodes, first.err
+    result, expected = json.loads(first.out), plain(run)
+    bits = run.precision == "bf16-mixed"
+    rows = api.resume(tmp_path / "run", processes=nodes).rows
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected.rows], rel=2e-3 if bits else 1e-5)
+    assert [row.block for row in rows] == [row.block for row in expected.rows]
+    theirs, ours = api.load(tmp_path / "run").state_dict(), expected.model.state_dict()
+    for name, tensor in ours.items():
+        if method != "ddp" or ("running" not in name and "num_batches" not in name):
+            torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=2e-2 if bits else 1e-5, msg=name)
+    assert result["method"] == method
+    assert result["processes"] == nodes
+    assert result["bytes_sent"] > 0
+    assert 0 < result["utilisation"] <= 1
+
+
+@IN_PROC
+@pytest.mark.timeout(300)  # three starts of processes that import much
+@pytest.mark.parametrize(("method", "which"), [("1f1b", 1), ("ddp", 0)])
+def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path: Path) -> None:
+    """kill -9 of a worker, then Ctrl-C, then resume: nothing of it shows in the result."""
+    settings = {"method": method, "nodes": 2, "microbatches": 2, "epochs": 20, "checkpoint_seconds": 0.05}
+    run, file = described(tmp_path, CONV, **settings)
+    folder = tmp_path / "run"
+    launcher = start("train", file, "--out-dir", str(folder), "--quiet")
+    wait_for_cut(folder, 5)
+    os.kill(workers(launcher.pid)[which], signal.SIGKILL)
+    wait_for_cut(folder, 60)
+    launcher.send_signal(signal.SIGINT)
+    _, err = end(launcher, status=130)
+    assert err.count("going on from the last checkpoint") == 1
+    assert f"go on with: layerline resume {folder}" in err
+    result = json.loads(end(start("resume", str(folder), "--format", "json", "--quiet"))[0])
+    if method == "ddp":  # rounds otherwise than plain backprop, but always in the same way
+        undisturbed = end(start("train", file, "--out-dir", str(tmp_path / "other"), "--format", "json", "--quiet"))[0]
+        expected = json.loads(undisturbed)["weights_sha256"]
+    else:
+        expected = plain(run).values["weights_sha256"]
+    assert result["weights_sha256"] == expected
+
+
+@IN_PROC
+@pytest.mark.slow
+def test_a_peer_that_stops_is_lost(tmp_path: Path) -> None:
+    """A stopped process (SIGSTOP) says nothing: the other gives up after LAYERLINE_SILENCE, and a launcher that may not
+    start anew tells why."""
+    _, file = described(tmp_path, CONV, method="1f1b", nodes=2, epochs=200, checkpoint_seconds=0.05)
+    folder = tmp_path / "run"
+    launcher = start("train", file, "--out-dir", str(folder), "--quiet", "--restarts", "0")
+    wait_for_cut(folder, 5)
+    os.kill(workers(launcher.pid)[1], signal.SIGSTOP)
+    _, err = end(launcher, status=1)
+    assert "another process of the run said nothing for too long" in err
+    assert f"what is finished is kept: layerline resume {folder}" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reach": 1}, "--method 1f1b is backprop, whose gradient reaches all blocks, and this run has --reach 1"),
+        ({"nodes": 1}, "--method 1f1b divides the work among nodes"),
+        ({"nodes": 5, "microbatches": 5}, "5 nodes for a stream through 4 blocks"),
+        ({"nodes": 3, "microbatches": 2}, "1F1B keeps every node busy with a microbatch: 2 do not do for 3 nodes"),
+        ({"method": "plain"}, "plain backprop is one process that computes everything"),
+        ({"method": "zero-bubble", "microbatches": 5}, "shares out 5 microbatches among 2 nodes in 2 rounds"),
+        ({"method": "interleaved-1f1b", "nodes": 3, "microbatches": 3}, "3 nodes make 6, of 4 blocks"),
+        ({"method": "ddp", "microbatches": 101}, "200 examples do not make 202 microbatches"),
+        ({"method": "ddp", "speeds": [1, 2]}, "DDP gives every node as much to do"),
+        ({"codec": {"kind": "bf16"}}, "PyTorch's own, which sends tensors as they are"),
+        ({"batch_size": 199, "microbatches": 100}, "a microbatch would be one example"),
+    ],
+)
+def test_what_a_method_cannot_do(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """One error each, before a folder is made."""
+    described_as = CONV | {"method": "1f1b", "nodes": 2} | settings
+    with pytest.raises(UsageError, match=message):
+        api.train(
+            StreamRun.from_dict(described_as), out_dir=tmp_path / "run", processes=described_as["nodes"], restarts=0
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_every_node_has_a_process(processes: int, tmp_path: Path) -> None:
+    run = StreamRun.from_dict(CONV | {"method": "gpipe", "nodes": 2})
+    with pytest.raises(UsageError, match="carried out by a process for every node"):
+        api.train(run, out_dir=tmp_path / "run", processes=processes)
+
+
+def test_a_method_is_no_part_of_a_run_that_has_none() -> None:
+    """Runs from before there were methods keep their digest."""
+    run = StreamRun.from_dict(CONV)
+    assert "method" not in run.to_dict()
+    assert run.digest() != run.replace(method="plain").digest()
