@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from layerline.errors import UsageError
+from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.presets.paper import NUMBERS, TABLES, number, paper_speedup
 from layerline.reproduction.cells import CELLS, Cell, Shared, chosen, jobs_of
 from layerline.reproduction.times import expected
@@ -124,3 +125,9 @@ def test_settings_that_cannot_work_are_said_before_anything_is_made(tmp_path: Pa
     with pytest.raises(UsageError, match="3 chapters do not divide 10 epochs"):
         jobs_of(CELLS, Shared(epochs=10, chapters=3), [0], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_keeps_what_the_preset_says_of_its_components() -> None:
+    """`pff-cifar10` needs dropout before its heads; the table's model only says that there are heads."""
+    objectives = {cell.dataset: cell.run(Shared(), 0).objective for cell in CELLS if "performance" in cell.name}
+    assert objectives == {"mnist": LocalCrossEntropy(), "cifar-10": LocalCrossEntropy(dropout=0.5)}

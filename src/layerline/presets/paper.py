@@ -27,11 +27,19 @@ QUOTED = {1: "The paper quotes 98.53 % for Hinton's Matlab code and 93.15 % for 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model of the paper. `settings` are tables as in TOML, to lie over a preset's."""
+    """A model of the paper. `settings` are tables as in TOML, to lie over a preset's (see `over`)."""
 
     name: str
     title: str
     settings: dict[str, Any] = field(hash=False)
+
+    def over(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Its tables, with what a preset says of components that both have: those of the same kind."""
+        tables = {name: settings.get(name, {}) for name in self.settings}
+        return {
+            name: tables[name] | own if tables[name].get("kind") == own.get("kind") else own
+            for name, own in self.settings.items()
+        }
 
     @property
     def head(self) -> bool:

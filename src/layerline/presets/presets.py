@@ -37,7 +37,7 @@ _PAPER = {
     "chapters": 100,
     "batch_size": 64,
     "rate": {"kind": "cool-down"},
-    "optimizer": {"lr": 0.001, "head_lr": 0.0001},
+    "optimizer": {"lr": 0.0002, "head_lr": 0.0001},
 }
 
 _FAST_FF = {
@@ -128,8 +128,9 @@ PRESETS = (
         _PAPER
         | {
             "dataset": "cifar-10",
-            "objective": {"kind": "local-cross-entropy"},
+            "objective": {"kind": "local-cross-entropy", "dropout": 0.5},
             "readout": {"kind": "all-heads"},
+            "optimizer": {"lr": 0.0001, "head_lr": 0.0001},
         },
     ),
     Preset(

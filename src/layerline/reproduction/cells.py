@@ -88,7 +88,7 @@ class Cell:
     def run(self, shared: Shared, seed: int) -> Run:
         """Its run. UsageError for shared settings that cannot work."""
         base = preset(BASES[self.dataset])
-        tables = base.settings | self.model.settings | shared.tables() | {"preset": base.name, "seed": seed}
+        tables = base.settings | self.model.over(base.settings) | shared.tables() | {"preset": base.name, "seed": seed}
         run = Run.from_dict(tables, f"cell {self.name}")
         if self.schedule == "sequential":
             return run
