@@ -38,6 +38,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restarts", type=count, default=10, metavar="N", help=(
         "How often processes are started again, from the finished slots, after one was lost. Default 10."
     ))  # fmt: skip
+    parser.add_argument("--engine", choices=("torch", "flower"), default="torch", help=(
+        "What carries a federated run: processes that send each other blocks, or Flower. Default torch."
+    ))  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="Write the numbers for TensorBoard, too.")
 
 
@@ -56,7 +59,8 @@ def processes(run: AnyRun, arguments: argparse.Namespace) -> dict[str, Any]:
     member = Membership.of_environment()
     if member:  # before it meets the others, who find the same
         refuse_idle(member.world, run.nodes)
-    return {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
+    team = {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
+    return team | {"engine": arguments.engine}
 
 
 def load_data(run: AnyRun, arguments: argparse.Namespace, name: str | None = None) -> AnySet:

@@ -1,0 +1,173 @@
+"""A participant: one node of a plan with its data, which carries out tasks as they come.
+
+    task     do your rows up to this one; what others made for it; how far all are
+    answer   what the rows made for others; what they measured
+
+Problem: Flower starts a process for every task and ends it after the answer, and what was computed has to have the bits
+of the torch runtime. Solution: the same worker on the same finished slots. They lie in the participant's own folder, so
+a process that has just started goes on where the last one stopped. Where the process stays, so does the worker.
+
+    FOLDER/slots/              as in any run over nodes: blocks with their moments, labels, notes
+    FOLDER/links.safetensors   what differences start from, with a codec that sends some
+
+Data, negatives and (unless they travel by the run's own wish) moments stay here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
+from layerline.errors import CheckpointError
+from layerline.events import EpochDone, Event, RowDone
+from layerline.files import replacing
+from layerline.run import Run
+from layerline.runtime.execute import refuse_divergence
+from layerline.runtime.flower.mail import Mailbox, Parcel
+from layerline.runtime.judging import Judged, readouts_of
+from layerline.runtime.model import Model
+from layerline.runtime.pipeline import Pipeline, part_of
+from layerline.runtime.post import Post
+from layerline.runtime.threads import compute_threads
+from layerline.runtime.worker import Worker
+from layerline.schedules.plan import Action, Plan
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the server asks of a participant."""
+
+    row: int
+    """The last of the rows to do; those before it in the node's order are done, or part of the task."""
+    done: tuple[int, ...]
+    """How many of its rows with a lasting result every node has done, as far as the server knows."""
+    heard: int
+    """How many of this participant's notes the server has."""
+    parcels: tuple[Parcel, ...]
+    """What others made for these rows."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a participant has to say."""
+
+    facts: tuple[dict[str, Any], ...]
+    """Its notes of the rows it did, as the torch runtime keeps them."""
+    parcels: tuple[Parcel, ...]
+
+
+class Participant:
+    """Node `number` of a run's plan; its results lie in `folder`."""
+
+    def __init__(self, run: Run, plan: Plan, data: Dataset | OwnData, number: int, folder: Path) -> None:
+        self.run, self.plan, self.data, self.number, self.folder = run, plan, data, number, folder
+        self._rows = lasting(plan)
+        self._done = [0] * plan.nodes
+        self._mail = Mailbox(plan, number, run.codec)
+        self._mail.remember(self._read_links())
+        with compute_threads(run):
+            pipeline = Pipeline(run, plan, data, folder, nodes=[number])
+        self._slots = pipeline.slots
+        self._slots.sweep()
+        self._pipeline = pipeline
+        self._worker: Worker | None = None
+        self._events: Generator[Event] | None = None
+        self._last = -1  # of the rows that this process did
+
+    def carry_out(self, order: Order) -> Answer:
+        """Do the rows that are not done yet; their results are on disk when this returns.
+
+        LayerlineError where it cannot be done: what came is damaged, the disk is full, training diverged.
+        """
+        self._done = list(order.done)
+        known = set(self._rows[self.number][: order.done[self.number]])
+        with compute_threads(self.run):
+            worker, events = self._begin()
+            # A task may come twice, if its answer was lost: what its rows took is in their results by then.
+            if order.row in worker.todo and order.row > self._last:
+                for parcel in order.parcels:
+                    self._mail.deliver(parcel)
+                self._go_on(events, order.row)
+                self._last = order.row
+                worker.settle()
+                self._write_links()
+        return Answer(tuple(self._slots.told(self.number)[order.heard :]), tuple(self._mail.take(known)))
+
+    def judge(self, finished: Sequence[Parcel]) -> Judged:
+        """How right the finished blocks are on the examples here: held-out ones, if there are any, else all."""
+        with compute_threads(self.run):
+            model = finished_model(Pipeline(self.run, self.plan, self.data, self.folder, nodes=()), finished)
+            own = part_of(self.run, self.plan, self.data, self.number)
+            test = own.test if isinstance(self.data, OwnData) and own.test else own.train
+            return {self.number: (len(test), readouts_of(model, replace(own, test=test)))}
+
+    def close(self) -> None:
+        """Done with it, at least in this process."""
+        if self._events is not None:
+            self._events.close()
+
+    def _begin(self) -> tuple[Worker, Generator[Event]]:
+        """The worker where it stopped; at first, and after a restart, from what is on disk."""
+        if self._worker is None or self._events is None:
+            post = Post(self.plan, self._mail, moments=self.run.send_optimizer_state)
+            nodes, slots = self._pipeline.nodes, self._slots
+            self._worker = Worker(self.plan, nodes, slots, post, done_elsewhere=self._elsewhere)
+            self._events = self._worker.work()
+            next(self._events, None)  # what was done before is brought back and sent again; no row has begun
+        return self._worker, self._events
+
+    def _go_on(self, events: Generator[Event], last: int) -> None:
+        for event in events:
+            if isinstance(event, EpochDone):
+                refuse_divergence(event.rows, self.run.optimizer.lr)
+            if isinstance(event, RowDone) and event.row == last:
+                return
+        raise AssertionError(f"{self.plan.name(last)} was not among the rows to do")
+
+    def _elsewhere(self) -> set[int]:
+        """The rows with a lasting result of all other nodes."""
+        others = (node for node in range(self.plan.nodes) if node != self.number)
+        return {row for node in others for row in self._rows[node][: self._done[node]]}
+
+    @property
+    def _links(self) -> Path:
+        return self.folder / "links.safetensors"
+
+    def _write_links(self) -> None:
+        references = self._mail.references()
+        if references:
+            with replacing(self._links) as beside:
+                save_file({name: tensor.contiguous() for name, tensor in references.items()}, beside)
+
+    def _read_links(self) -> dict[str, Any]:
+        if not self._links.exists():
+            return {}
+        try:
+            return load_file(self._links)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self._links} cannot be read: {error}", hint="start a new run") from None
+
+
+def finished_model(pipeline: Pipeline, finished: Sequence[Parcel]) -> Model:
+    """The model of the finished blocks that came to the server; `pipeline` has none of the nodes."""
+    run, plan = pipeline.run, pipeline.plan
+    mail = Mailbox(plan, plan.nodes, run.codec)
+    for parcel in finished:
+        mail.deliver(parcel)
+    return pipeline.model(Post(plan, mail, moments=run.send_optimizer_state))
+
+
+def lasting(plan: Plan) -> list[list[int]]:
+    """The rows of every node that leave a result on disk, in its order."""
+    found: list[list[int]] = [[] for _ in range(plan.nodes)]
+    for row, (action, node) in enumerate(zip(plan.action.tolist(), plan.node.tolist(), strict=True)):
+        if action != Action.FORWARD:
+            found[node].append(row)
+    return found
