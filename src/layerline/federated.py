@@ -19,7 +19,7 @@ from typing import Any
 
 from layerline.data.dataset import Dataset
 from layerline.errors import CheckpointError, LayerlineError, Stopped
-from layerline.events import Event, Listener, Noted, PlanStarts, Row, Standing
+from layerline.events import Listener, Noted, PlanStarts, Row, Standing
 from layerline.files import write_text
 from layerline.planned import Outcome, PlanJob, plan_job
 from layerline.presets.presets import preset

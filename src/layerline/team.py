@@ -21,7 +21,6 @@ from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 
-
 Engine = Literal["torch", "flower"]
 
 

@@ -115,7 +115,7 @@ class Worker:
             self._keeper.close()
 
     def settle(self) -> None:
-        """Wait until all that was done so far is on disk; between two events of `work`. LayerlineError on a full disk."""
+        """Between two events of `work`: wait until all that was done is on disk. LayerlineError where that is full."""
         self._keeper.settle(everything=True)
         for _ in self._noted():
             pass

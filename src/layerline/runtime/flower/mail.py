@@ -1,4 +1,4 @@
-"""The messages of one node, where the way leads over a server: what came with a task, and what goes back with its answer.
+"""The messages of one node, where the way leads over a server: they come with a task, and go with its answer.
 
     participant 1 ── answer: parcels ──► server ── task: parcels ──► participant 2
 
