@@ -41,10 +41,11 @@ from layerline.runtime.threads import compute_threads
 from layerline.runtime.together import Trained, started
 from layerline.schedules.plan import Plan
 from layerline.sets import load_set
+from layerline.transport.codecs import Int8
 
 _SECONDS_BETWEEN = 0.2
-_SILENCE_SECONDS = 120.0
-"""For which the server may say nothing."""
+_PATIENCE = 60
+"""Seconds for which a run on this machine waits for a SuperNode."""
 
 
 # The server --------------------------------------------------------------------------------------------------------
@@ -106,7 +107,8 @@ class Server:
             pipeline = Pipeline(run, plan, data, self.folder.path, nodes=())
             before = Measured.of(pipeline.slots, plan.nodes)
             forecast = Forecast(run, plan, range(plan.nodes), data, pipeline.slots)
-            conductor = Conductor(plan, pipeline.slots, sitting=before.sittings)
+            differences = isinstance(run.codec, Int8)
+            conductor = Conductor(plan, pipeline.slots, sitting=before.sittings, differences=differences)
             heard(started(pipeline, before, str(self.folder.path)))
             heard(PlanStarts(plan, forecast.before(), conductor.standings))
             federation = Federation(
@@ -150,8 +152,8 @@ class Server:
             "engine": "flower",
             "bytes_up": conductor.traffic.up,
             "bytes_down": conductor.traffic.down,
-            "node_examples": [examples for examples, _ in found],
-            "node_accuracies": [readouts.get(readout) for _, readouts in found],
+            "participant_examples": [examples for examples, _ in found],
+            "participant_accuracies": [readouts.get(readout) for _, readouts in found],
         }
 
 
@@ -176,9 +178,11 @@ class FlowerLaunch:
         plan, place = self.job.plan, folder.path.resolve()
         where = {"data-dir": str(Path(self.data_dir).resolve())} if self.data_dir else {}
         slots = self._announce(folder, plan, listener)
-        nodes = [{"partition-id": node, "folder": str(place / "participants"), **where} for node in range(plan.nodes)]
+        nodes: list[dict[str, str | int]] = [
+            {"partition-id": node, "folder": str(place / "participants"), **where} for node in range(plan.nodes)
+        ]
         with Deployment(place / "flower", nodes) as deployment:
-            deployment.submit({"run-dir": str(place), "quiet": 1, **where})
+            deployment.submit({"run-dir": str(place), "quiet": 1, "patience": _PATIENCE, **where})
             self._wait(folder, deployment, listener, stop)
         values = folder.result()
         assert values is not None
@@ -193,8 +197,7 @@ class FlowerLaunch:
 
     def _wait(self, folder: RunFolder, deployment: Deployment, listener: Listener, stop: Stop) -> None:
         """Until there is a result. LayerlineError where there will be none; Stopped when asked to."""
-        left, said, news = folder.path / "flower", 0, time.monotonic()
-        stamp = 0.0
+        left, said = folder.path / "flower", 0
         while folder.result() is None:
             if (left / "error.json").exists():
                 raise _error(left / "error.json")
@@ -209,9 +212,6 @@ class FlowerLaunch:
             for words in notes[said:]:
                 listener(Noted(words))
             said = len(notes)
-            with suppress(OSError):
-                stamp, before = (left / "standing.json").stat().st_mtime, stamp
-                news = news if stamp == before else time.monotonic()
             time.sleep(_SECONDS_BETWEEN)
 
 

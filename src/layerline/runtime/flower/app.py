@@ -64,7 +64,12 @@ class GridLink(Link):
         return self._push(Message(RecordDict(), member, "query.hello"))
 
     def order(self, member: int, asked: Asked, order: Order) -> str:
-        record = _about(asked) | {"row": order.row, "done": list(order.done), "heard": order.heard}
+        record = _about(asked) | {
+            "row": order.row,
+            "done": list(order.done),
+            "heard": order.heard,
+            "gone": list(order.gone),
+        }
         return self._push(Message(_packed(record, order.parcels), member, "train.task"))
 
     def judge(self, member: int, asked: Asked, finished: Sequence[Parcel]) -> str:
@@ -111,7 +116,8 @@ def task(message: Message, context: Context) -> Message:
     """Carry out rows."""
     try:
         said = _config(message.content)
-        order = Order(int(said["row"]), tuple(said["done"]), int(said["heard"]), _parcels(message.content))
+        done, gone = tuple(said["done"]), tuple(said.get("gone", ()))
+        order = Order(int(said["row"]), done, int(said["heard"]), gone, _parcels(message.content))
         answer = _participant(said, context).carry_out(order)
     except LayerlineError as error:
         return _refusal(message, error)
@@ -172,6 +178,6 @@ def _config(content: RecordDict) -> dict[str, Any]:
 
 def _parcels(content: RecordDict) -> tuple[Parcel, ...]:
     said = _config(content)
-    bodies = content.array_records.get("bodies", {})
+    bodies = content.array_records.get("bodies", ArrayRecord())
     pairs = zip(said.get("headers", []), said.get("bodies", []), strict=True)
     return tuple(Parcel(header, bodies[name].data) for header, name in pairs)

@@ -2,6 +2,7 @@
 
     slots/node-1.jsonl      what node 1 noted: rows that are noted are done       as in any run over nodes
     flower/parcels/         what rows made for others, until those have used it; finished blocks to the end
+    flower/gone.json        rows that the plan goes on without, where a node was lost
     flower/traffic.json     bytes to and from every node
 
 All of it is on disk before a row counts as done, so a server that starts again goes on where it stopped. It reads the
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from layerline.errors import MessageRefused
+from layerline.errors import LayerlineError, MessageRefused
 from layerline.events import Row, Standing
 from layerline.files import replacing, write_text
 from layerline.runtime.flower.mail import Parcel
@@ -28,6 +29,7 @@ from layerline.runtime.post import FINAL
 from layerline.runtime.slots import Slots
 from layerline.schedules.plan import Carries, Plan
 from layerline.schedules.ready import Ready, Task
+from layerline.schedules.without import rest_of, without
 from layerline.transport.message import HEADER_BYTES
 
 _NAMES = {carries: carries.name.lower() for carries in Carries}
@@ -55,9 +57,11 @@ class _Node:
 class Conductor:
     """The table of a plan, its results in the run's folder. `sitting`: how often the run was started before."""
 
-    def __init__(self, plan: Plan, slots: Slots, *, sitting: int = 0) -> None:
-        self.plan, self.slots, self.sitting = plan, slots, sitting
+    def __init__(self, plan: Plan, slots: Slots, *, sitting: int = 0, differences: bool = False) -> None:
+        """`differences`: parcels are for one reader only, as they say what changed since the last."""
+        self.slots, self.sitting, self._differences = slots, sitting, differences
         self.folder = slots.folder.parent / "flower"
+        self.plan = plan = without(plan, gone) if (gone := self._read_gone()) else plan
         self._lasting = lasting(plan)
         self._told = {fact["row"] for node in range(plan.nodes) for fact in slots.told(node)}
         self._done = [slots.done(node) for node in range(plan.nodes)]
@@ -85,11 +89,30 @@ class Conductor:
         parcels = tuple(self._read(*self._name(message)) for message in state.task.messages)
         self.traffic.down[node] += weight(parcels)
         counts = tuple(len(done) for done in self._done)
-        return Order(state.task.rows[-1], counts, state.heard.get(holder, 0), parcels)
+        gone = tuple(sorted(self.plan.gone))
+        if holder not in state.heard and self._done[node]:
+            parcels += tuple(self._own(node))
+        return Order(state.task.rows[-1], counts, state.heard.get(holder, 0), gone, parcels)
 
     def withdraw(self, node: int) -> None:
         """A node's task is lost: it can be given out again."""
         self._nodes[node].task = None
+
+    def leave_out(self, node: int) -> None:
+        """The plan goes on without what a node has not done. LayerlineError where it cannot."""
+        if self._differences:
+            raise LayerlineError(
+                f"nobody holds the data of node {node + 1} any more, and others cannot read what was sent to it",
+                hint="start its SuperNode again and go on with the run; fp32 and bf16 can go on without it",
+            )
+        gone = rest_of(self.plan, node, self._done[node])
+        self.plan = without(self.plan, gone)
+        write_text(self.folder / "gone.json", json.dumps(sorted(self.plan.gone)) + "\n")
+        self._ready = Ready(self.plan, to_do(self.plan, set().union(*self._done)))
+
+    def owes(self, node: int) -> bool:
+        """Whether a node has something left to do."""
+        return self._ready.position(node) < len(self.plan)
 
     def take(self, node: int, holder: int, answer: Answer) -> list[int]:
         """A node's task is done. Returns its rows. MessageRefused where what it sent is not what it was asked for."""
@@ -113,8 +136,11 @@ class Conductor:
         return rows
 
     def final(self) -> list[Parcel]:
-        """The finished blocks."""
-        return [self._read(row, FINAL, self.plan.nodes) for row in last_slots(self.plan)]
+        """The finished blocks. LayerlineError where there are none, as nobody was left to train them."""
+        last = last_slots(self.plan)
+        if len({int(self.plan.stage[row]) for row in last}) < self.plan.stages:
+            raise LayerlineError("all participants were lost before every block was trained once")
+        return [self._read(row, FINAL, self.plan.nodes) for row in last]
 
     def standings(self) -> dict[int, Standing]:
         """What the nodes are about."""
@@ -154,7 +180,7 @@ class Conductor:
         begin, end = self._ready.sent.source.searchsorted((row, row + 1))
         names = [self._name(message) for message in range(begin, end)]
         names += [(row, FINAL, self.plan.nodes)] if row in last_slots(self.plan) else []
-        return all(self._path(*name).exists() for name in names)
+        return all(self._path(*name).exists() or self._other(name[0]) for name in names)
 
     def _forget(self, rows: list[int]) -> None:
         """What these rows took is in their results."""
@@ -170,11 +196,31 @@ class Conductor:
 
     def _read(self, row: int, carries: str, to: int) -> Parcel:
         path = self._path(row, carries, to)
+        other = None if path.exists() else self._other(row)
         try:
-            data = path.read_bytes()
+            data = (other or path).read_bytes()
         except OSError as error:
             raise MessageRefused(f"{path} cannot be read: {error.strerror}", hint="start a new run") from None
-        return Parcel(data[:HEADER_BYTES], data[HEADER_BYTES:])
+        parcel = Parcel(data[:HEADER_BYTES], data[HEADER_BYTES:])
+        return parcel.readdressed(self.plan, carries, to) if other else parcel
+
+    def _other(self, row: int) -> Path | None:
+        """What a row made for somebody else, where the plan goes on without that one."""
+        if self._differences:
+            return None
+        return next(iter(sorted((self.folder / "parcels").glob(f"{row:08d}-*"))), None)
+
+    def _own(self, node: int) -> list[Parcel]:
+        """For whoever takes a node over: what it made for others and will itself go on from."""
+        open_rows = [row for row in np.flatnonzero(self.plan.node == node).tolist() if row not in self._done[node]]
+        own = {s for row in open_rows for s, what in self.plan.inputs(row) if what == Carries.STATE}
+        rows = [row for row in sorted(own & self._done[node]) if self._other(row)]
+        return [self._read(row, _NAMES[Carries.STATE], node) for row in rows]
+
+    def _read_gone(self) -> list[int]:
+        path = self.folder / "gone.json"
+        found: list[int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return found
 
     def _read_traffic(self) -> Traffic:
         path = self.folder / "traffic.json"

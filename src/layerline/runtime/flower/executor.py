@@ -19,6 +19,7 @@ from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def _connect(address: str, certificates: bytes | None, token: str | None = None) -> RuntimeHttpClient:
-    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp")]
+    interceptors: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp")]
     interceptors += [RuntimeTokenHttpInterceptor(token)] if token else []
     return RuntimeHttpClient.from_server_address(
         server_address=address,

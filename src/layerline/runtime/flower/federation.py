@@ -104,6 +104,8 @@ class Federation:
     _greeted: dict[int, str] = field(default_factory=dict)
     _asked: dict[str, tuple[int, int]] = field(default_factory=dict)
     _looked: float = 0.0
+    _alone: dict[int, float] = field(default_factory=dict)
+    """Since when nobody holds a node's data."""
 
     def carry_out(self, hear: Callable[[], None]) -> None:
         """Until all rows are done; `hear` is called whenever something has changed.
@@ -115,6 +117,7 @@ class Federation:
             self._look()
             changed = self._hand_out()
             changed |= self._take_in()
+            changed |= self._leave_out()
             if changed:
                 hear()
             else:
@@ -180,6 +183,20 @@ class Federation:
                 self._asked[self.link.order(member, asked, order)] = member, node
                 handed = True
         return handed
+
+    def _leave_out(self) -> bool:
+        """Go on without nodes that nobody holds the data of, for too long. PeerLost where nobody is left."""
+        now, left_out = time.monotonic(), False
+        for node in range(self.conductor.plan.nodes):
+            if self.holders.get(node) or not self.conductor.owes(node):
+                self._alone.pop(node, None)
+            elif now - self._alone.setdefault(node, now) > self.patience:
+                if not any(self.holders.values()):
+                    raise PeerLost("all SuperNodes are gone")
+                self.conductor.leave_out(node)
+                self.note(f"nobody holds the data of node {node + 1} any more: the plan goes on without it")
+                left_out = True
+        return left_out
 
     def _take_in(self) -> bool:
         replies = self.link.pull(list(self._asked)) if self._asked else []

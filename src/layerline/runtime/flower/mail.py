@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -62,6 +62,11 @@ class Parcel:
         table, payload = self.body[: frame.table_bytes], bytearray(self.body[frame.table_bytes :])
         flat = torch.frombuffer(payload, dtype=torch.uint8) if payload else torch.empty(0, dtype=torch.uint8)
         return wire.message(frame, table, flat)
+
+    def readdressed(self, plan: Plan, carries: str, to: int) -> Parcel:
+        """The same for another node, or as something else. Not where it says differences from what a link carried."""
+        message = self.message(plan, "a participant")
+        return Parcel.of(replace(message, key=replace(message.key, carries=carries), to=to), plan)
 
 
 @final

@@ -30,6 +30,7 @@ from layerline.events import EpochDone, Event, RowDone
 from layerline.files import replacing
 from layerline.run import Run
 from layerline.runtime.execute import refuse_divergence
+from layerline.runtime.flower.adopting import adopt
 from layerline.runtime.flower.mail import Mailbox, Parcel
 from layerline.runtime.judging import Judged, readouts_of
 from layerline.runtime.model import Model
@@ -37,7 +38,9 @@ from layerline.runtime.pipeline import Pipeline, part_of
 from layerline.runtime.post import Post
 from layerline.runtime.threads import compute_threads
 from layerline.runtime.worker import Worker
-from layerline.schedules.plan import Action, Plan
+from layerline.schedules.lower import messages
+from layerline.schedules.plan import Action, Carries, Plan
+from layerline.schedules.without import without
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class Order:
     """How many of its rows with a lasting result every node has done, as far as the server knows."""
     heard: int
     """How many of this participant's notes the server has."""
+    gone: tuple[int, ...]
+    """Rows of lost nodes, which the plan goes on without."""
     parcels: tuple[Parcel, ...]
-    """What others made for these rows."""
+    """What others made for these rows; and for who takes a node over, what was made there before."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Participant:
 
     def __init__(self, run: Run, plan: Plan, data: Dataset | OwnData, number: int, folder: Path) -> None:
         self.run, self.plan, self.data, self.number, self.folder = run, plan, data, number, folder
-        self._rows = lasting(plan)
+        self._whole, self._rows = plan, lasting(plan)
+        self._needed = _needed(plan, number)
         self._done = [0] * plan.nodes
         self._mail = Mailbox(plan, number, run.codec)
         self._mail.remember(self._read_links())
@@ -88,12 +94,17 @@ class Participant:
         """
         self._done = list(order.done)
         known = set(self._rows[self.number][: order.done[self.number]])
+        if frozenset(order.gone) != self.plan.gone:
+            self._go_on_without(order.gone)
         with compute_threads(self.run):
+            if not known <= self._slots.done(self.number):
+                adopt(self._slots, self.plan, self._pipeline.nodes[self.number], known, order.parcels)
             worker, events = self._begin()
             # A task may come twice, if its answer was lost: what its rows took is in their results by then.
             if order.row in worker.todo and order.row > self._last:
                 for parcel in order.parcels:
-                    self._mail.deliver(parcel)
+                    if self._wants(worker, parcel):
+                        self._mail.deliver(parcel)
                 self._go_on(events, order.row)
                 self._last = order.row
                 worker.settle()
@@ -112,6 +123,19 @@ class Participant:
         """Done with it, at least in this process."""
         if self._events is not None:
             self._events.close()
+
+    def _go_on_without(self, gone: Sequence[int]) -> None:
+        """Start anew from what is on disk, on another plan."""
+        self.close()
+        self.plan = without(self._whole, gone)
+        self._needed = _needed(self.plan, self.number)
+        self._worker, self._events, self._last = None, None, -1
+
+    def _wants(self, worker: Worker, parcel: Parcel) -> bool:
+        """Whether a row that is still to do takes it: one that is given out again may begin with rows done."""
+        frame = parcel.frame(self.plan, "the server")
+        needed = self._needed.get((frame.key.row, frame.key.carries), -1)
+        return needed > self._last and needed in worker.todo
 
     def _begin(self) -> tuple[Worker, Generator[Event]]:
         """The worker where it stopped; at first, and after a restart, from what is on disk."""
@@ -134,7 +158,7 @@ class Participant:
     def _elsewhere(self) -> set[int]:
         """The rows with a lasting result of all other nodes."""
         others = (node for node in range(self.plan.nodes) if node != self.number)
-        return {row for node in others for row in self._rows[node][: self._done[node]]}
+        return {row for node in others for row in self._rows[node][: self._done[node]]} | self.plan.gone
 
     @property
     def _links(self) -> Path:
@@ -162,6 +186,14 @@ def finished_model(pipeline: Pipeline, finished: Sequence[Parcel]) -> Model:
     for parcel in finished:
         mail.deliver(parcel)
     return pipeline.model(Post(plan, mail, moments=run.send_optimizer_state))
+
+
+def _needed(plan: Plan, node: int) -> dict[tuple[int, str], int]:
+    """Of every message to a node, what it is and the first row that takes it."""
+    sent = messages(plan)
+    names = (Carries(carries).name.lower() for carries in sent.carries.tolist())
+    every = zip(sent.source.tolist(), names, sent.receiver.tolist(), sent.needed.tolist(), strict=True)
+    return {(row, what): needed for row, what, to, needed in every if to == node}
 
 
 def lasting(plan: Plan) -> list[list[int]]:
