@@ -122,7 +122,7 @@ class Server:
             )
             self._tell(conductor)
             federation.carry_out(lambda: self._tell(conductor))
-            model = finished_model(pipeline, conductor.final())
+            model = finished_model(pipeline, conductor.plan, conductor.final())
             judged = federation.judge()
             trained = Trained(pipeline, model, Measured.of(pipeline.slots, plan.nodes), forecast, {})
             self.job.finish(trained, self.folder, heard, Stop(), self._more(conductor, judged))

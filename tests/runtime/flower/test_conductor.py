@@ -84,7 +84,7 @@ class Federation:
                     self.conductor.take(node, holder, answer)
         for each in self.warm.values():
             each.close()
-        return weights_sha256(finished_model(self.pipeline, self.conductor.final()))
+        return weights_sha256(finished_model(self.pipeline, self.conductor.plan, self.conductor.final()))
 
 
 def in_one_process(run: Run, folder: Path, plan: Plan | None = None) -> str:

@@ -64,35 +64,39 @@ class GridLink(Link):
         return self._push(Message(RecordDict(), member, "query.hello"))
 
     def order(self, member: int, asked: Asked, order: Order) -> str:
-        record = _about(asked) | {
-            "row": order.row,
-            "done": list(order.done),
-            "heard": order.heard,
-            "gone": list(order.gone),
-        }
-        return self._push(Message(_packed(record, order.parcels), member, "train.task"))
+        return self._push(order_message(member, asked, order))
 
-    def judge(self, member: int, asked: Asked, finished: Sequence[Parcel]) -> str:
-        return self._push(Message(_packed(_about(asked), finished), member, "evaluate.judge"))
+    def judge(self, member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> str:
+        return self._push(judge_message(member, asked, gone, finished))
 
     def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
-        found: list[tuple[str, Reply | Lost | Refused]] = []
-        for message in self._grid.pull_messages(list(names)):
-            name = message.metadata.reply_to_message_id
-            if message.has_error():
-                found.append((name, Lost(message.error.reason or f"error {message.error.code}")))
-                continue
-            said = _config(message.content)
-            if "error" in said:
-                found.append((name, Refused(str(said["error"]), str(said["hint"]), int(said["status"]))))
-            else:
-                facts = json.loads(said.get("facts", "[]"))
-                found.append((name, Reply(said, Answer(tuple(facts), _parcels(message.content)))))
-        return found
+        replies = self._grid.pull_messages(list(names))
+        return [(message.metadata.reply_to_message_id, read(message)) for message in replies]
 
     def _push(self, message: Message) -> str:
         (name,) = self._grid.push_messages([message])
         return name
+
+
+def order_message(member: int, asked: Asked, order: Order) -> Message:
+    """An order for a member."""
+    said = {"row": order.row, "done": list(order.done), "heard": order.heard, "gone": list(order.gone)}
+    return Message(_packed(_about(asked) | said, order.parcels), member, "train.task")
+
+
+def judge_message(member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> Message:
+    """The finished blocks for a member."""
+    return Message(_packed(_about(asked) | {"gone": list(gone)}, finished), member, "evaluate.judge")
+
+
+def read(message: Message) -> Reply | Lost | Refused:
+    """What came back."""
+    if message.has_error():
+        return Lost(message.error.reason or f"error {message.error.code}")
+    said = said_in(message.content)
+    if "error" in said:
+        return Refused(str(said["error"]), str(said["hint"]), int(said["status"]))
+    return Reply(said, Answer(tuple(json.loads(said.get("facts", "[]"))), parcels_of(message.content)))
 
 
 def _about(asked: Asked) -> dict[str, Any]:
@@ -115,9 +119,9 @@ def hello(message: Message, context: Context) -> Message:
 def task(message: Message, context: Context) -> Message:
     """Carry out rows."""
     try:
-        said = _config(message.content)
+        said = said_in(message.content)
         done, gone = tuple(said["done"]), tuple(said.get("gone", ()))
-        order = Order(int(said["row"]), done, int(said["heard"]), gone, _parcels(message.content))
+        order = Order(int(said["row"]), done, int(said["heard"]), gone, parcels_of(message.content))
         answer = _participant(said, context).carry_out(order)
     except LayerlineError as error:
         return _refusal(message, error)
@@ -128,7 +132,8 @@ def task(message: Message, context: Context) -> Message:
 def judge(message: Message, context: Context) -> Message:
     """Judge the finished blocks on the examples here."""
     try:
-        judged = _participant(_config(message.content), context).judge(_parcels(message.content))
+        said = said_in(message.content)
+        judged = _participant(said, context).judge(said.get("gone", []), parcels_of(message.content))
     except LayerlineError as error:
         return _refusal(message, error)
     (examples, readouts), *_ = judged.values()
@@ -172,12 +177,14 @@ def _packed(said: dict[str, Any], parcels: Iterable[Parcel]) -> RecordDict:
     return record
 
 
-def _config(content: RecordDict) -> dict[str, Any]:
+def said_in(content: RecordDict) -> dict[str, Any]:
+    """The plain part of a message."""
     return dict(content.config_records["said"])
 
 
-def _parcels(content: RecordDict) -> tuple[Parcel, ...]:
-    said = _config(content)
+def parcels_of(content: RecordDict) -> tuple[Parcel, ...]:
+    """The parcels in a message."""
+    said = said_in(content)
     bodies = content.array_records.get("bodies", ArrayRecord())
     pairs = zip(said.get("headers", []), said.get("bodies", []), strict=True)
     return tuple(Parcel(header, bodies[name].data) for header, name in pairs)

@@ -12,12 +12,10 @@ headers of what it passes on, and computes nothing but the finished model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from layerline.errors import LayerlineError, MessageRefused
 from layerline.events import Row, Standing
@@ -131,7 +129,7 @@ class Conductor:
         self._note(node, answer)
         self._ready.finish(state.task)
         rows, state.task = list(state.task.rows), None
-        self._forget(rows)
+        self._forget()
         self._write_traffic()
         return rows
 
@@ -182,10 +180,20 @@ class Conductor:
         names += [(row, FINAL, self.plan.nodes)] if row in last_slots(self.plan) else []
         return all(self._path(*name).exists() or self._other(name[0]) for name in names)
 
-    def _forget(self, rows: list[int]) -> None:
-        """What these rows took is in their results."""
-        for message in np.flatnonzero(np.isin(self._ready.sent.needed, rows)).tolist():
-            self._path(*self._name(message)).unlink(missing_ok=True)
+    def _forget(self) -> None:
+        """Delete what no row will take any more, here or, should its node be lost, at another holder's."""
+        needed = self._needed(range(self.plan.nodes))
+        done = set().union(*self._done)
+        for path in (self.folder / "parcels").iterdir():
+            row, carries = int(path.name[:8]), path.name.split("-")[1]
+            if carries != FINAL and row in done and row not in needed:
+                path.unlink(missing_ok=True)
+
+    def _needed(self, nodes: Container[int]) -> set[int]:
+        """The rows whose blocks are taken by what these nodes still have to do."""
+        plan = self.plan
+        todo = (row for row in to_do(plan, set().union(*self._done)) if int(plan.node[row]) in nodes)
+        return {source for row in todo for source, what in plan.inputs(row) if what in (Carries.STATE, Carries.WEIGHTS)}
 
     def _path(self, row: int, carries: str, to: int) -> Path:
         return self.folder / "parcels" / f"{row:08d}-{carries}-{to}"
@@ -212,9 +220,7 @@ class Conductor:
 
     def _own(self, node: int) -> list[Parcel]:
         """For whoever takes a node over: what it made for others and will itself go on from."""
-        open_rows = [row for row in np.flatnonzero(self.plan.node == node).tolist() if row not in self._done[node]]
-        own = {s for row in open_rows for s, what in self.plan.inputs(row) if what == Carries.STATE}
-        rows = [row for row in sorted(own & self._done[node]) if self._other(row)]
+        rows = [row for row in sorted(self._needed({node}) & self._done[node]) if self._other(row)]
         return [self._read(row, _NAMES[Carries.STATE], node) for row in rows]
 
     def _read_gone(self) -> list[int]:

@@ -79,8 +79,8 @@ class Link(ABC):
         """Ask for rows."""
 
     @abstractmethod
-    def judge(self, member: int, asked: Asked, finished: Sequence[Parcel]) -> str:
-        """Ask how right the finished blocks are."""
+    def judge(self, member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> str:
+        """Ask how right the finished blocks are, of a plan without the rows that are gone."""
 
     @abstractmethod
     def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
@@ -126,9 +126,9 @@ class Federation:
 
     def judge(self) -> Judged:
         """What each participant finds on the examples it holds; nothing of those that are gone."""
-        finished = self.conductor.final()
+        finished, gone = self.conductor.final(), sorted(self.conductor.plan.gone)
         waiting = {
-            self.link.judge(self.holders[node][0], Asked(self.run, self.name, node), finished): node
+            self.link.judge(self.holders[node][0], Asked(self.run, self.name, node), gone, finished): node
             for node in range(self.conductor.plan.nodes)
             if self.holders.get(node)
         }

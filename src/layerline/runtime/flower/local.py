@@ -87,10 +87,10 @@ class Deployment:
     def __enter__(self) -> Self:
         home = self.folder / "home"
         home.mkdir(parents=True, exist_ok=True)
-        connection = {"address": f"127.0.0.1:{self.port}", "insecure": True}
+        connection = {"address": f"127.0.0.1:{self.port}"} | self.connection()
         (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": "here", "here": connection}}))
         try:
-            self.start("superlink", [flower("flower-superlink"), "--insecure", *self._listening(self.port)])
+            self.start("superlink", [flower("flower-superlink"), *self._listening(self.port), *self.superlink_flags()])
             self._wait_for(self.port, "superlink")
             for number, configuration in enumerate(self.nodes, start=1):
                 self.start_node(number, configuration)
@@ -102,9 +102,21 @@ class Deployment:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def connection(self) -> dict[str, str | bool]:
+        """How Flower's command line reaches the SuperLink, besides its address."""
+        return {"insecure": True}
+
+    def superlink_flags(self) -> list[str]:
+        """Of the SuperLink, besides where it listens."""
+        return ["--insecure"]
+
+    def node_flags(self, number: int) -> list[str]:
+        """Of SuperNode `number`, besides whom it asks, where it listens and what it holds."""
+        return ["--insecure"]
+
     def start_node(self, number: int, configuration: Mapping[str, str | int]) -> None:
         """SuperNode `number`, counted from 1."""
-        command = [sys.executable, "-m", "layerline.runtime.flower.node", "--insecure"]
+        command = [sys.executable, "-m", "layerline.runtime.flower.node", *self.node_flags(number)]
         command += ["--superlink", f"127.0.0.1:{self.port}", *self._listening(self._ports[number - 1])]
         self.start(f"node-{number}", [*command, "--node-config", words(configuration)])
 
@@ -120,11 +132,15 @@ class Deployment:
         app = self.folder / "app"
         app.mkdir(exist_ok=True)
         (app / "pyproject.toml").write_text(app_settings(settings))
-        command = [flower("flwr"), "run", str(app), "here"]
+        self.command("run", str(app), "here")
+
+    def command(self, *arguments: str) -> None:
+        """Flower's command line. LayerlineError with what it says where it refuses."""
+        command = [flower("flwr"), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=_START_SECONDS)
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
-            raise LayerlineError(f"Flower refused the run: {said[-1] if said else 'it said nothing'}")
+            raise LayerlineError(f"flwr {arguments[0]} failed: {said[-1] if said else 'it said nothing'}")
 
     def check(self) -> None:
         """LayerlineError where the SuperLink has ended."""

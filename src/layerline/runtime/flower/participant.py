@@ -111,10 +111,11 @@ class Participant:
                 self._write_links()
         return Answer(tuple(self._slots.told(self.number)[order.heard :]), tuple(self._mail.take(known)))
 
-    def judge(self, finished: Sequence[Parcel]) -> Judged:
+    def judge(self, gone: Sequence[int], finished: Sequence[Parcel]) -> Judged:
         """How right the finished blocks are on the examples here: held-out ones, if there are any, else all."""
         with compute_threads(self.run):
-            model = finished_model(Pipeline(self.run, self.plan, self.data, self.folder, nodes=()), finished)
+            plan = without(self._whole, gone) if gone else self._whole
+            model = finished_model(self._pipeline, plan, finished)
             own = part_of(self.run, self.plan, self.data, self.number)
             test = own.test if isinstance(self.data, OwnData) and own.test else own.train
             return {self.number: (len(test), readouts_of(model, replace(own, test=test)))}
@@ -179,13 +180,14 @@ class Participant:
             raise CheckpointError(f"{self._links} cannot be read: {error}", hint="start a new run") from None
 
 
-def finished_model(pipeline: Pipeline, finished: Sequence[Parcel]) -> Model:
-    """The model of the finished blocks that came to the server; `pipeline` has none of the nodes."""
-    run, plan = pipeline.run, pipeline.plan
+def finished_model(pipeline: Pipeline, plan: Plan, finished: Sequence[Parcel]) -> Model:
+    """The model of the finished blocks that came to the server. `plan`: with what is gone of the pipeline's."""
+    run = pipeline.run
     mail = Mailbox(plan, plan.nodes, run.codec)
     for parcel in finished:
         mail.deliver(parcel)
-    return pipeline.model(Post(plan, mail, moments=run.send_optimizer_state))
+    post = Post(plan, mail, moments=run.send_optimizer_state)
+    return Pipeline(run, plan, pipeline.data, pipeline.slots.folder.parent, nodes=()).model(post)
 
 
 def _needed(plan: Plan, node: int) -> dict[tuple[int, str], int]:
