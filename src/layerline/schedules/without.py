@@ -39,8 +39,9 @@ def without(plan: Plan, gone: Iterable[int]) -> Plan:
 
 
 def rest_of(plan: Plan, node: int, done: Iterable[int]) -> set[int]:
-    """The rows that a node has not done."""
-    return set(np.flatnonzero(plan.node == node).tolist()) - set(done)
+    """The rows of a node after the last of those that it has done."""
+    last = max(done, default=-1)
+    return {row for row in np.flatnonzero(plan.node == node).tolist() if row > last}
 
 
 def _kept(plan: Plan, row: int, lost: frozenset[int]) -> list[tuple[int, Carries]]:

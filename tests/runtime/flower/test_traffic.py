@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from layerline.data.digits import load_digits
 from layerline.run import Run
@@ -61,8 +62,10 @@ class Overheard(Link):
 
     def _push(self, member: int, message: Message) -> str:
         configuration = {"partition-id": member, "folder": str(self.folder)}
+        TaskIdentity.run_id, TaskIdentity.node_id = 1, 0  # as Flower's processes have it
         context = Context(1, member, configuration, RecordDict(), {})
         name = f"message {len(self.said)}"
+        message.metadata.__dict__["_message_id"] = name
         self.replies[name] = app.client(message, context)
         self.said += [message, self.replies[name]]
         return name
@@ -115,6 +118,7 @@ def bytes_of(content: RecordDict) -> Iterator[bytes]:
 
 
 def test_a_participant_without_its_number_says_so(tmp_path: Path) -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id = 1, 0
     message = Message(RecordDict(), 1, "query.hello")
     reply = app.read(app.client(message, Context(1, 1, {}, RecordDict(), {})))
     assert isinstance(reply, Refused)
