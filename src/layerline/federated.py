@@ -64,7 +64,7 @@ def serve(link: Link, settings: Mapping[str, Any]) -> None:
     try:
         run = folder.run()
         assert isinstance(run, Run)
-        check_flower(run, folder=True)
+        check_flower(run)
         data = load_set(run, data_dir=data_dir)
         assert isinstance(data, Dataset)
         job = plan_job(run, data.hold_out() if run.validation else data, None)

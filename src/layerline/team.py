@@ -55,7 +55,14 @@ class Team:
         """UsageError where several processes cannot carry it out. `own`: with data or modules handed in from Python."""
         member = Membership.of_environment()
         if self.engine == "flower":
-            self._check_flower(run, own, has_folder)
+            check_engine(run, self.engine)
+            if own:
+                raise UsageError(
+                    "participants cannot be handed data or modules from Python",
+                    hint="let them read it: name the data set in the run; or leave out engine",
+                )
+            if not has_folder:
+                raise UsageError("participants and server leave their results in a folder", hint="give out_dir")
             return
         if member and run.is_planned:
             refuse_idle(member.world, run.nodes)
@@ -82,17 +89,15 @@ class Team:
         if not has_folder:
             raise UsageError("several processes leave their results in a folder", hint="give out_dir")
 
-    def _check_flower(self, run: AnyRun, own: bool, has_folder: bool) -> None:
-        """UsageError where Flower is not installed, or cannot carry the run."""
-        require_flower()
-        if not isinstance(run, Run):
-            raise UsageError("Flower carries federated runs, and no streams", hint="leave out --engine")
-        if own:
-            raise UsageError(
-                "participants cannot be handed data or modules from Python",
-                hint="let them read it: name the data set in the run; or leave out engine",
-            )
-        check_flower(run, has_folder)
+
+def check_engine(run: AnyRun, engine: Engine) -> None:
+    """UsageError where an engine is not installed, or cannot carry the run; found without the data."""
+    if engine == "torch":
+        return
+    require_flower()
+    if not isinstance(run, Run):
+        raise UsageError("Flower carries federated runs, and no streams", hint="leave out --engine")
+    check_flower(run)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from layerline.runs import AnyRun
 from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 from layerline.sets import load_set
+from layerline.team import check_engine
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,8 @@ def count(word: str) -> int:
 
 
 def processes(run: AnyRun, arguments: argparse.Namespace) -> dict[str, Any]:
-    """How many processes carry it out: as many as it has nodes, where nobody says otherwise."""
+    """How many processes carry it out: as many as it has nodes, where nobody says otherwise; and with which engine."""
+    check_engine(run, arguments.engine)
     count = arguments.processes if arguments.processes is not None else run.nodes if run.is_planned else 1
     if count < 1:
         raise UsageError("a run needs at least one process, got --processes 0")

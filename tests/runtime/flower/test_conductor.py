@@ -103,7 +103,7 @@ def test_participants_and_a_server_end_with_the_bits_of_the_torch_runtime(
     assert Federation(run, tmp_path, random.Random(0)).carry_out() == expected
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(kind=st.sampled_from(sorted(KINDS)), seed=st.integers(0, 2**16))
 def test_processes_that_end_and_answers_that_are_lost_change_no_bit(
     kind: str, seed: int, tmp_path_factory: pytest.TempPathFactory

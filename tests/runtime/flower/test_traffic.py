@@ -38,6 +38,13 @@ RUN: Run = small_run(
 )
 
 
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Flower's processes have it."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
 class Overheard(Link):
     """The app's own client, called in this process; all that it is sent and answers is kept."""
 
@@ -62,7 +69,6 @@ class Overheard(Link):
 
     def _push(self, member: int, message: Message) -> str:
         configuration = {"partition-id": member, "folder": str(self.folder)}
-        TaskIdentity.run_id, TaskIdentity.node_id = 1, 0  # as Flower's processes have it
         context = Context(1, member, configuration, RecordDict(), {})
         name = f"message {len(self.said)}"
         message.metadata.__dict__["_message_id"] = name
@@ -118,7 +124,6 @@ def bytes_of(content: RecordDict) -> Iterator[bytes]:
 
 
 def test_a_participant_without_its_number_says_so(tmp_path: Path) -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id = 1, 0
     message = Message(RecordDict(), 1, "query.hello")
     reply = app.read(app.client(message, Context(1, 1, {}, RecordDict(), {})))
     assert isinstance(reply, Refused)

@@ -179,7 +179,7 @@ def _packed(said: dict[str, Any], parcels: Iterable[Parcel]) -> RecordDict:
 
 def said_in(content: RecordDict) -> dict[str, Any]:
     """The plain part of a message."""
-    return dict(content.config_records["said"])
+    return dict(content.config_records.get("said", ConfigRecord()))
 
 
 def parcels_of(content: RecordDict) -> tuple[Parcel, ...]:

@@ -49,7 +49,7 @@ def require_flower() -> None:
         raise UsageError("Flower is not installed", hint="install it with: pip install 'layerline[flower]'")
 
 
-def check_flower(run: Run, folder: bool) -> None:
+def check_flower(run: Run) -> None:
     """UsageError for runs that Flower cannot carry."""
     if not isinstance(run.schedule, Federated) or run.exchange != "chapter":
         raise UsageError(
@@ -58,8 +58,6 @@ def check_flower(run: Run, folder: bool) -> None:
         )
     if run.has_own_data:
         raise UsageError("data of their own is not for this engine yet", hint="leave out --engine")
-    if not folder:
-        raise UsageError("several processes leave their results in a folder", hint="give out_dir")
 
 
 def app_settings(settings: Mapping[str, str | int | float]) -> str:
@@ -144,6 +142,8 @@ class Deployment:
 
     def check(self) -> None:
         """LayerlineError where the SuperLink has ended."""
+        for process in self.processes.values():
+            process.poll()  # what has ended is taken from the list of processes, for those that watch it
         status = self.processes["superlink"].poll()
         if status is not None:
             raise LayerlineError(f"the SuperLink ended ({status})", hint=f"it wrote {self.folder / 'superlink.log'}")
