@@ -68,7 +68,7 @@ class Overheard(Link):
         return [(name, app.read(self.replies.pop(name))) for name in list(names) if name in self.replies]
 
     def _push(self, member: int, message: Message) -> str:
-        configuration = {"partition-id": member, "folder": str(self.folder)}
+        configuration: dict[str, bool | float | int | str] = {"partition-id": member, "folder": str(self.folder)}
         context = Context(1, member, configuration, RecordDict(), {})
         name = f"message {len(self.said)}"
         message.metadata.__dict__["_message_id"] = name

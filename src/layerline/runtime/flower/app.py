@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from layerline.sets import load_set
 HOME = Path("~/.layerline/participants")
 """Where participants keep their results, unless their SuperNode's configuration says otherwise."""
 
-server = ServerApp()
 client = ClientApp()
 _participants: dict[tuple[str, int], Participant] = {}
 
@@ -43,12 +42,15 @@ _participants: dict[tuple[str, int], Participant] = {}
 # The server --------------------------------------------------------------------------------------------------------
 
 
-@server.main()
-def main(grid: Grid, context: Context) -> None:
-    """Carry out the run that the app's configuration names, to its end."""
-    from layerline.federated import serve  # here: a client needs none of it
+def server_app(serve: Callable[[Link, Mapping[str, Any]], None]) -> ServerApp:
+    """The app of a server that carries out what its configuration names. `serve`: how."""
+    app = ServerApp()
 
-    serve(GridLink(grid), dict(context.run_config))
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        serve(GridLink(grid), dict(context.run_config))
+
+    return app
 
 
 class GridLink(Link):

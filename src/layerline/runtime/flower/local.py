@@ -33,7 +33,7 @@ from layerline.schedules.federated import Federated
 _START_SECONDS = 120.0
 _END_SECONDS = 10.0
 _SECONDS_BETWEEN = 0.2
-_APP = "layerline.runtime.flower.app"
+_APP = "layerline.flower_app"
 TIDY = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
