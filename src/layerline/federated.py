@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from layerline.data.dataset import Dataset
@@ -44,6 +45,9 @@ from layerline.sets import load_set
 from layerline.transport.codecs import Int8
 
 _SECONDS_BETWEEN = 0.2
+_ALIVE_SECONDS = 5.0
+_SILENCE_SECONDS = 120.0
+"""After which the server is gone; it starts within them, too."""
 _PATIENCE = 60
 """Seconds for which a run on this machine waits for a SuperNode."""
 
@@ -101,6 +105,7 @@ class Server:
         run, plan, data = self.job.run, self.job.plan, self.job.data
         with ExitStack() as stack:
             stack.enter_context(self.folder.alone())
+            stack.enter_context(_alive(self.folder.path / "flower"))
             stack.enter_context(compute_threads(run))
             display = stack.enter_context(NodesDisplay(quiet=self.quiet))
             heard = stack.enter_context(self.folder.listening(display))
@@ -197,7 +202,7 @@ class FlowerLaunch:
 
     def _wait(self, folder: RunFolder, deployment: Deployment, listener: Listener, stop: Stop) -> None:
         """Until there is a result. LayerlineError where there will be none; Stopped when asked to."""
-        left, said = folder.path / "flower", 0
+        left, said, last = folder.path / "flower", 0, time.time()
         while folder.result() is None:
             if (left / "error.json").exists():
                 raise _error(left / "error.json")
@@ -208,11 +213,37 @@ class FlowerLaunch:
                     hint=f"go on with: layerline resume {folder.path} --engine flower",
                 )
             deployment.check()
+            with suppress(OSError):
+                last = max(last, (left / "alive").stat().st_mtime)
+            if time.time() - last > _SILENCE_SECONDS:
+                raise LayerlineError(
+                    "the server of the run says nothing any more", hint=f"it wrote {left / 'superlink.log'}"
+                )
             notes = _lines(left / "notes.txt")
             for words in notes[said:]:
                 listener(Noted(words))
             said = len(notes)
             time.sleep(_SECONDS_BETWEEN)
+
+
+@contextmanager
+def _alive(folder: Path) -> Iterator[None]:
+    """A thread that says so in a file, every few seconds."""
+    over = Event()
+
+    def say() -> None:
+        while not over.wait(_ALIVE_SECONDS):
+            (folder / "alive").touch()
+
+    folder.mkdir(exist_ok=True)
+    (folder / "alive").touch()
+    thread = Thread(target=say, name="alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _lines(path: Path) -> list[str]:

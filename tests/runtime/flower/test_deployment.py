@@ -84,9 +84,8 @@ def test_a_deployment_with_certificates_and_keys_outlives_a_killed_participant(t
     for number in (1, 2):
         make_key(place / f"node-{number}.key")
     folder = RunFolder.create(small(chapters=30), tmp_path / "run").path
-    nodes: list[dict[str, str | int]] = [
-        {"partition-id": node, "folder": str(tmp_path / "participants")} for node in range(2)
-    ]
+    at = str(tmp_path / "participants")
+    nodes: list[dict[str, str | int]] = [{"partition-id": node, "folder": at} for node in range(2)]
     with Secured(place, []) as deployment:
         deployment._ports = free_ports(2)
         for number, configuration in enumerate(nodes, start=1):
