@@ -86,7 +86,7 @@ PRESETS = (
     Preset(
         "federated-digits",
         "federated PFF on the 8×8 digits: four participants, blocks go round a ring, nothing to download",
-        "not measured yet",
+        "5 s, on Flower about a minute; 96.9 %",
         {
             "dataset": "digits",
             "network": {"kind": "mlp", "widths": [500, 500, 500]},

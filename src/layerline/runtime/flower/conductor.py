@@ -126,7 +126,10 @@ class Conductor:
             raise MessageRefused(f"node {node + 1} sent no result of {self.plan.name(missing[0])}")
         self.traffic.up[node] += weight(answer.parcels)
         state.heard[holder] = state.heard.get(holder, 0) + len(answer.facts)
-        self._note(node, answer)
+        try:
+            self._note(node, answer)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise MessageRefused(f"what node {node + 1} notes cannot be read: {error!r}") from None
         self._ready.finish(state.task)
         rows, state.task = list(state.task.rows), None
         self._forget()

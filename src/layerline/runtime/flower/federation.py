@@ -24,6 +24,8 @@ from layerline.runtime.flower.participant import Answer, Order
 from layerline.runtime.judging import Judged
 
 _SECONDS_BETWEEN = 0.1
+_FAILURES = 2
+"""Of a member that is there, in a row, before that counts as an error of the run."""
 _LOOK_SECONDS = 2.0
 """Between two looks at who is there."""
 
@@ -104,6 +106,8 @@ class Federation:
     _greeted: dict[int, str] = field(default_factory=dict)
     _asked: dict[str, tuple[int, int]] = field(default_factory=dict)
     _looked: float = 0.0
+    _failed: dict[int, int] = field(default_factory=dict)
+    """How often each member failed since it last answered."""
     _alone: dict[int, float] = field(default_factory=dict)
     """Since when nobody holds a node's data."""
 
@@ -211,14 +215,27 @@ class Federation:
                     if node >= 0:
                         self.conductor.withdraw(node)
                     self._miss(member, why)
+                    self._refuse_useless(member, why)
                 case Reply(said, answer) if node < 0:
-                    part = int(said["part"])
-                    if part not in range(self.conductor.plan.nodes):
-                        self.note(f"a SuperNode with partition-id {part} is not needed: counted from 0")
-                    self.holders.setdefault(part, []).append(member)
+                    self._welcome(member, int(said.get("part", -1)))
                 case Reply(_, answer):
                     self.conductor.take(node, member, answer)
+                    self._failed.pop(member, None)
         return bool(replies)
+
+    def _welcome(self, member: int, part: int) -> None:
+        if part in range(self.conductor.plan.nodes):
+            self.holders.setdefault(part, []).append(member)
+        else:
+            self.note(f"a SuperNode with partition-id {part} has nothing to do: they count from 0")
+
+    def _refuse_useless(self, member: int, why: str) -> None:
+        """LayerlineError where a member is there, and fails whatever it is asked."""
+        self._failed[member] = self._failed.get(member, 0) + 1
+        if self._failed[member] > _FAILURES and member in self.link.members():
+            raise LayerlineError(
+                f"a participant failed {_FAILURES + 1} times: {why}", hint="its SuperNode's log says more"
+            )
 
     def _miss(self, member: int, why: str) -> None:
         """A member is gone: what it was asked for goes to another holder of the data."""
