@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -142,25 +143,27 @@ class Deployment:
 
     def check(self) -> None:
         """LayerlineError where the SuperLink has ended."""
-        for process in self.processes.values():
-            process.poll()  # what has ended is taken from the list of processes, for those that watch it
+        self._reap()
         status = self.processes["superlink"].poll()
         if status is not None:
             raise LayerlineError(f"the SuperLink ended ({status})", hint=f"it wrote {self.folder / 'superlink.log'}")
 
     def close(self) -> None:
-        """End all processes that are left, and wait for them."""
-        running = [process for process in self.processes.values() if process.poll() is None]
-        for process in running:
-            process.terminate()
+        """End all processes that are left, with those that they started, and wait for them."""
+        groups = [process.pid for process in self.processes.values()]
+        _signal(groups, signal.SIGTERM)
         until = time.monotonic() + _END_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        while (groups := _signal(groups, None)) and time.monotonic() < until:
+            self._reap()
+            time.sleep(_SECONDS_BETWEEN / 4)
+        _signal(groups, signal.SIGKILL)
+        self._reap()
         self._open.close()
+
+    def _reap(self) -> None:
+        """Take those that have ended from the list of processes, for those that look whether they are there."""
+        for process in self.processes.values():
+            process.poll()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -179,6 +182,16 @@ class Deployment:
             if time.monotonic() > until:
                 raise LayerlineError(f"{name} did not start", hint=f"it wrote {self.folder / name}.log")
             time.sleep(_SECONDS_BETWEEN)
+
+
+def _signal(groups: Sequence[int], number: signal.Signals | None) -> list[int]:
+    """Send a signal to groups of processes (None: nothing); those in which there was somebody."""
+    found = []
+    for group in groups:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number or 0)
+            found.append(group)
+    return found
 
 
 def flower(command: str) -> str:
