@@ -93,8 +93,7 @@ def in_one_process(run: Run, folder: Path, plan: Plan | None = None) -> str:
     return weights_sha256(pipeline.model())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("nodes", [2, 3])
+@pytest.mark.parametrize(("kind", "nodes"), [*((kind, 3) for kind in KINDS), ("relay", 2), ("averaged", 2)])
 def test_participants_and_a_server_end_with_the_bits_of_the_torch_runtime(
     kind: str, nodes: int, tmp_path: Path
 ) -> None:
@@ -125,8 +124,7 @@ def until(federation: Federation, rows: int) -> None:
                 federation.conductor.take(node, node, federation.participant(node).carry_out(order))
 
 
-@pytest.mark.parametrize("kind", LOSSLESS)
-@pytest.mark.parametrize("rows", [3, 8])
+@pytest.mark.parametrize(("kind", "rows"), [*((kind, 8) for kind in LOSSLESS), ("relay", 3), ("averaged", 3)])
 def test_another_holder_of_the_data_takes_a_node_over(kind: str, rows: int, tmp_path: Path) -> None:
     """Where all that counts travels, not a bit is lost with the first one."""
     run = federated(KINDS[kind], 3)
@@ -139,8 +137,7 @@ def test_another_holder_of_the_data_takes_a_node_over(kind: str, rows: int, tmp_
         assert weights == in_one_process(run, tmp_path / "torch")
 
 
-@pytest.mark.parametrize("kind", LOSSLESS)
-@pytest.mark.parametrize("rows", [0, 7])
+@pytest.mark.parametrize(("kind", "rows"), [*((kind, 7) for kind in LOSSLESS), ("relay", 0)])
 def test_a_plan_goes_on_without_a_lost_node(kind: str, rows: int, tmp_path: Path) -> None:
     run = federated(KINDS[kind], 3)
     federation = Federation(run, tmp_path, random.Random(0))

@@ -76,8 +76,7 @@ class Participant:
         self._whole, self._rows = plan, lasting(plan)
         self._needed = _needed(plan, number)
         self._done = [0] * plan.nodes
-        self._mail = Mailbox(plan, number, run.codec)
-        self._mail.remember(self._read_links())
+        self._mail = self._mailbox()
         with compute_threads(run):
             pipeline = Pipeline(run, plan, data, folder, nodes=[number])
         self._slots = pipeline.slots
@@ -98,6 +97,7 @@ class Participant:
             self._go_on_without(order.gone)
         with compute_threads(self.run):
             if not known <= self._slots.done(self.number):
+                self.close()
                 adopt(self._slots, self.plan, self._pipeline.nodes[self.number], known, order.parcels)
             worker, events = self._begin()
             # A task may come twice, if its answer was lost: what its rows took is in their results by then.
@@ -105,9 +105,13 @@ class Participant:
                 for parcel in order.parcels:
                     if self._wants(worker, parcel):
                         self._mail.deliver(parcel)
-                self._go_on(events, order.row)
+                try:
+                    self._go_on(events, order.row)
+                    worker.settle()
+                except BaseException:
+                    self.close()  # should it be asked again, it begins from what is on disk
+                    raise
                 self._last = order.row
-                worker.settle()
                 self._write_links()
         return Answer(tuple(self._slots.told(self.number)[order.heard :]), tuple(self._mail.take(known)))
 
@@ -121,16 +125,16 @@ class Participant:
             return {self.number: (len(test), readouts_of(model, replace(own, test=test)))}
 
     def close(self) -> None:
-        """Done with it, at least in this process."""
+        """Done with it for now; whatever comes next begins from what is on disk."""
         if self._events is not None:
             self._events.close()
+        self._worker, self._events, self._last = None, None, -1
+        self._mail = self._mailbox()
 
     def _go_on_without(self, gone: Sequence[int]) -> None:
-        """Start anew from what is on disk, on another plan."""
         self.close()
         self.plan = without(self._whole, gone)
         self._needed = _needed(self.plan, self.number)
-        self._worker, self._events, self._last = None, None, -1
 
     def _wants(self, worker: Worker, parcel: Parcel) -> bool:
         """Whether a row that is still to do takes it: one that is given out again may begin with rows done."""
@@ -160,6 +164,11 @@ class Participant:
         """The rows with a lasting result of all other nodes."""
         others = (node for node in range(self.plan.nodes) if node != self.number)
         return {row for node in others for row in self._rows[node][: self._done[node]]} | self.plan.gone
+
+    def _mailbox(self) -> Mailbox:
+        mail = Mailbox(self.plan, self.number, self.run.codec)
+        mail.remember(self._read_links())
+        return mail
 
     @property
     def _links(self) -> Path:
