@@ -42,23 +42,24 @@ def federated(tables: dict[str, Any], nodes: int) -> Run:
 
 
 class Federation:
-    """What runs where; `forgets` says when a participant's process ends, `loses` when an answer is lost, `restarts`
-    when the server is gone."""
+    """A server and its participants. `harm`: how often a process ends, an answer is lost or the server starts again;
+    then each participant also has two processes that take turns."""
 
     def __init__(self, run: Run, folder: Path, draw: random.Random, *, harm: float = 0.0) -> None:
         self.run, self.folder, self.draw, self.harm = run, folder, draw, harm
         self.plan = planned(run, 3)
-        self.warm: dict[int, Participant] = {}
+        self.warm: dict[tuple[int, int], Participant] = {}
         self.conductor = self.start()
 
     def start(self) -> Conductor:
         self.pipeline = Pipeline(self.run, self.plan, DATA, self.folder / "server", nodes=())
         return Conductor(self.plan, self.pipeline.slots, differences=self.run.codec.kind == "int8")
 
-    def participant(self, node: int) -> Participant:
-        if node not in self.warm:
-            self.warm[node] = Participant(self.run, self.plan, DATA, node, self.folder / f"participant-{node}")
-        return self.warm[node]
+    def participant(self, node: int, process: int = 0) -> Participant:
+        if (node, process) not in self.warm:
+            folder = self.folder / f"participant-{node}"
+            self.warm[node, process] = Participant(self.run, self.plan, DATA, node, folder)
+        return self.warm[node, process]
 
     def harmed(self) -> bool:
         return self.draw.random() < self.harm
@@ -73,9 +74,10 @@ class Federation:
                 order = self.conductor.order(node, holder)
                 if order is None:
                     continue
-                answer = self.participant(node).carry_out(order)
+                process = self.draw.randrange(2) if self.harm else 0
+                answer = self.participant(node, process).carry_out(order)
                 if self.harmed():
-                    self.warm.pop(node).close()
+                    self.warm.pop((node, process)).close()
                 if self.harmed():
                     self.conductor.withdraw(node)
                 elif self.harmed():
@@ -130,7 +132,7 @@ def test_another_holder_of_the_data_takes_a_node_over(kind: str, rows: int, tmp_
     run = federated(KINDS[kind], 3)
     federation = Federation(run, tmp_path, random.Random(0))
     until(federation, rows)
-    federation.warm.pop(1).close()
+    federation.warm.pop((1, 0)).close()
     shutil.rmtree(tmp_path / "participant-1")
     weights = federation.carry_out(holders={1: 99})
     if kind in ("relay", "averaged"):

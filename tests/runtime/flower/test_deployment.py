@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,12 +29,15 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.flower.local import Deployment, flower, free_ports
 
+pytestmark = pytest.mark.timeout(600)  # a dozen processes, which a busy machine starts slowly
+_SECONDS = 240.0
+
 SMALL = ["--nodes", "2", "--epochs", "3", "--chapters", "3", "--widths", "24,24", "--threads", "1", "--quiet"]
 
 
 def train(folder: Path, *flags: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "layerline", "train", "federated-digits", "--out-dir", str(folder), *SMALL, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     values: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return values
@@ -67,13 +70,17 @@ class Secured(Deployment):
         key = ["--auth-supernode-private-key", str(self.folder / f"node-{number}.key")]
         return ["--root-certificates", str(self.folder / "ca.crt"), *key]
 
+    def start_node(self, number: int, configuration: Mapping[str, str | int]) -> None:
+        self.command("supernode", "register", str(self.folder / f"node-{number}.key.pub"), "here")
+        super().start_node(number, configuration)
+
     def refused(self) -> str:
         """What a SuperNode without a key is told."""
         port = free_ports(1)[0]
         command = [flower("flower-supernode"), "--root-certificates", str(self.folder / "ca.crt")]
         command += ["--superlink", f"127.0.0.1:{self.port}", "--port", str(port)]
         self.start("stranger", command)
-        assert self.processes["stranger"].wait(100) != 0
+        assert self.processes["stranger"].wait(_SECONDS) != 0
         return (self.folder / "stranger.log").read_text()
 
 
@@ -86,13 +93,9 @@ def test_a_deployment_with_certificates_and_keys_outlives_a_killed_participant(t
     folder = RunFolder.create(small(chapters=30), tmp_path / "run").path
     at = str(tmp_path / "participants")
     nodes: list[dict[str, str | int]] = [{"partition-id": node, "folder": at} for node in range(2)]
-    with Secured(place, []) as deployment:
-        deployment._ports = free_ports(2)
-        for number, configuration in enumerate(nodes, start=1):
-            deployment.command("supernode", "register", str(place / f"node-{number}.key.pub"), "here")
-            deployment.start_node(number, configuration)
+    with Secured(place, nodes) as deployment:
         deployment.submit({"run-dir": str(folder), "patience": 3})
-        assert "Failed to initialize the connection to the SuperLink" in deployment.refused()
+        assert "All SuperNodes must be registered" in deployment.refused()
         wait_for(lambda: len(list((folder / "slots").glob("node-*.jsonl"))) == 2, "both to have done something")
         os.killpg(deployment.processes["node-2"].pid, signal.SIGKILL)
         wait_for(lambda: (folder / "result.json").exists(), "the result")
@@ -105,7 +108,7 @@ def test_a_deployment_with_certificates_and_keys_outlives_a_killed_participant(t
 
 
 def wait_for(there: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 100
+    until = time.monotonic() + _SECONDS
     while not there():
         assert time.monotonic() < until, f"waited too long for {what}"
         time.sleep(0.2)

@@ -85,6 +85,7 @@ class Participant:
         self._worker: Worker | None = None
         self._events: Generator[Event] | None = None
         self._last = -1  # of the rows that this process did
+        self._noted = 0  # when it last answered
 
     def carry_out(self, order: Order) -> Answer:
         """Do the rows that are not done yet; their results are on disk when this returns.
@@ -93,6 +94,8 @@ class Participant:
         """
         self._done = list(order.done)
         known = set(self._rows[self.number][: order.done[self.number]])
+        if len(self._slots.told(self.number)) != self._noted:
+            self.close()  # another process went on meanwhile: Flower's simulation has one for whoever comes
         if frozenset(order.gone) != self.plan.gone:
             self._go_on_without(order.gone)
         with compute_threads(self.run):
@@ -113,7 +116,9 @@ class Participant:
                     raise
                 self._last = order.row
                 self._write_links()
-        return Answer(tuple(self._slots.told(self.number)[order.heard :]), tuple(self._mail.take(known)))
+        notes = self._slots.told(self.number)
+        self._noted = len(notes)
+        return Answer(tuple(notes[order.heard :]), tuple(self._mail.take(known)))
 
     def judge(self, gone: Sequence[int], finished: Sequence[Parcel]) -> Judged:
         """How right the finished blocks are on the examples here: held-out ones, if there are any, else all."""
