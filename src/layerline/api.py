@@ -41,7 +41,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
 from layerline.streamed import stream_job
-from layerline.team import Engine, Job, Launch, Team, create_folder
+from layerline.team import Engine, Job, Launch, Team, begun_with, create_folder
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ def resume(
     processes: int = 1,
     restarts: int = 10,
     show: bool = False,
-    engine: Engine = "torch",
+    engine: Engine | None = None,
 ) -> Result:
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
 
-    It may go on with another number of `processes`.
+    It may go on with another number of `processes`, but not with another `engine`: None is the one it was begun with.
     """
-    team = Team(processes, restarts, show, engine)
     folder = RunFolder.open(Path(run_dir))
+    team = Team(processes, restarts, show, engine or begun_with(folder))
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
     job = _prepare(run, data, network, data_dir, team)

@@ -210,7 +210,7 @@ class FlowerLaunch:
                 raise Stopped(
                     "training was stopped; finished slots are saved",
                     exit_status=stop.exit_status,
-                    hint=f"go on with: layerline resume {folder.path} --engine flower",
+                    hint=f"go on with: layerline resume {folder.path}",
                 )
             deployment.check()
             with suppress(OSError):

@@ -90,6 +90,11 @@ class Team:
             raise UsageError("several processes leave their results in a folder", hint="give out_dir")
 
 
+def begun_with(folder: RunFolder) -> Engine:
+    """The engine that carried a run so far."""
+    return "flower" if (folder.path / "flower").exists() else "torch"
+
+
 def check_engine(run: AnyRun, engine: Engine) -> None:
     """UsageError where an engine is not installed, or cannot carry the run; found without the data."""
     if engine == "torch":
