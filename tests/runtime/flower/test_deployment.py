@@ -150,3 +150,26 @@ def make_key(path: Path) -> None:
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, ssh, serialization.NoEncryption()))
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     path.with_name(f"{path.name}.pub").write_bytes(public)
+
+
+def test_what_was_started_ends_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib, sys, time
+from layerline.runtime.flower.local import Deployment
+deployment = Deployment(pathlib.Path({str(tmp_path)!r}), [])
+with deployment:
+    print(deployment.processes["superlink"].pid, flush=True)
+    time.sleep(600)
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout
+    superlink = int(launcher.stdout.readline())
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate()
+    wait_for(lambda: not there(superlink), "the SuperLink to end")
+
+
+def there(group: int) -> bool:
+    """Whether a process of the group is alive; of one that has ended, something may be left in the table."""
+    states = subprocess.run(["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True).stdout.split()
+    return any(not state.startswith("Z") for state in states)

@@ -8,7 +8,9 @@ same interface to its SuperNode (which runs with `--isolation process`), and kno
 from __future__ import annotations
 
 import argparse
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--root-certificates", help="Of that address, where it has TLS.")
     parser.add_argument("--parent-pid", type=int, help="End with this process.")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the monitor's way to end it, and ignored in background
     if arguments.parent_pid:
         start_parent_process_monitor(arguments.parent_pid)
     address, root = arguments.runtime_api_address, arguments.root_certificates
@@ -84,4 +87,5 @@ def _carry_out(task: RuntimeHttpClient) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

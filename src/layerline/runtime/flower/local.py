@@ -35,6 +35,18 @@ _START_SECONDS = 120.0
 _END_SECONDS = 10.0
 _SECONDS_BETWEEN = 0.2
 _APP = "layerline.flower_app"
+_GUARD = """
+import os, signal, sys, time
+groups = [int(line) for line in sys.stdin]
+for number in signal.SIGTERM, signal.SIGKILL:
+    for group in groups:
+        try:
+            os.killpg(group, number)
+        except OSError:
+            pass
+    time.sleep(5.0 * (number == signal.SIGTERM and len(groups) > 0))
+"""
+"""A process that hears of all that are started, and ends them when it hears no more: should this one be killed."""
 TIDY = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -82,8 +94,10 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """By name: `superlink`, `node-1`, `node-2`, …"""
         self._open = ExitStack()
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self._guard = subprocess.Popen([sys.executable, "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True)
         home = self.folder / "home"
         home.mkdir(parents=True, exist_ok=True)
         connection = {"address": f"127.0.0.1:{self.port}"} | self.connection()
@@ -125,6 +139,9 @@ class Deployment:
         self.processes[name] = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, start_new_session=True
         )
+        if self._guard and self._guard.stdin:
+            self._guard.stdin.write(f"{self.processes[name].pid}\n".encode())
+            self._guard.stdin.flush()
 
     def submit(self, settings: Mapping[str, str | int | float]) -> None:
         """Hand the app in with these settings. LayerlineError where that is refused."""
@@ -158,6 +175,9 @@ class Deployment:
             time.sleep(_SECONDS_BETWEEN / 4)
         _signal(groups, signal.SIGKILL)
         self._reap()
+        if self._guard:
+            self._guard.kill()  # nobody is left to be ended
+            self._guard.communicate()
         self._open.close()
 
     def _reap(self) -> None:
