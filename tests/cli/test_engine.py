@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from cli.command import Layerline
-from layerline.runtime.flower.local import TIDY, Deployment
+from layerline.runtime.flower.local import TIDY, Deployment, app_settings
 
 
 def test_flower_that_is_not_there_is_named_with_its_command(
@@ -42,3 +44,14 @@ def test_nothing_is_told_to_anybody_unless_the_user_wants_it(tmp_path: Path, mon
     assert deployment.environment["FLWR_TELEMETRY_ENABLED"] == "0"
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
     assert deployment.environment["FLWR_TELEMETRY_ENABLED"] == "1"
+
+
+def test_the_example_hands_in_the_same_app_as_the_command_line() -> None:
+    pytest.importorskip("flwr")
+    example = tomllib.loads((Path(__file__).parents[2] / "examples" / "flower" / "pyproject.toml").read_text())
+    ours = tomllib.loads(app_settings({}))
+    components = example["tool"]["flwr"]["app"]["components"]
+    assert components == ours["tool"]["flwr"]["app"]["components"]
+    for reference in components.values():
+        module, _, name = reference.partition(":")
+        assert hasattr(import_module(module), name)
