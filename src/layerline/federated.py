@@ -121,6 +121,7 @@ class Server:
                 conductor=conductor,
                 run=run.to_toml(),
                 name=self._name(),
+                join=max(self.patience, join_seconds()),
                 patience=self.patience,
                 note=partial(self._note, heard),
                 heed=lambda: None,

@@ -83,7 +83,7 @@ def test_nothing_of_the_data_is_in_any_message(tmp_path: Path) -> None:
     pipeline = Pipeline(RUN, plan, data, tmp_path / "server", nodes=())
     link = Overheard(tmp_path / "participants")
     conductor = Conductor(plan, pipeline.slots)
-    federation = Federation(link, conductor, RUN.to_toml(), "run", 5.0, lambda words: None, lambda: None)
+    federation = Federation(link, conductor, RUN.to_toml(), "run", 5.0, 5.0, lambda words: None, lambda: None)
     federation.carry_out(lambda: None)
     assert set(federation.judge()) == {0, 1}
 

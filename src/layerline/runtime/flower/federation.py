@@ -91,13 +91,14 @@ class Link(ABC):
 
 @dataclass
 class Federation:
-    """A run's members and what they are asked for. `run`, `name`: as in `Asked`; `patience`: seconds without anybody
-    who holds a node's data; `note` hears what a person should know; `heed` may raise to stop."""
+    """A run's members and what they are asked for. `run`, `name`: as in `Asked`; `join`: seconds for all to come, and to
+    judge; `patience`: seconds without anybody who holds a node's data; `note` hears what a person should know; `heed` may raise to stop."""
 
     link: Link
     conductor: Conductor
     run: str
     name: str
+    join: float
     patience: float
     note: Callable[[str], None]
     heed: Callable[[], None]
@@ -137,7 +138,7 @@ class Federation:
             if self.holders.get(node)
         }
         judged: Judged = {}
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + self.join
         while waiting and time.monotonic() < until:
             for name, reply in self.link.pull(waiting):
                 node = waiting.pop(name)
@@ -149,7 +150,7 @@ class Federation:
 
     def _gather(self) -> None:
         """Wait until somebody holds each node's data."""
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + self.join
         while missing := [node for node in range(self.conductor.plan.nodes) if not self.holders.get(node)]:
             self._look()
             self._take_in()
@@ -157,7 +158,7 @@ class Federation:
             if time.monotonic() > until:
                 numbers = ", ".join(str(node) for node in missing)
                 raise PeerLost(
-                    f"no SuperNode came with partition-id {numbers} within {self.patience:g} s",
+                    f"no SuperNode came with partition-id {numbers} within {self.join:g} s",
                     hint=f"start the missing ones: flower-supernode … --node-config 'partition-id={missing[0]}'",
                 )
             time.sleep(_SECONDS_BETWEEN)
