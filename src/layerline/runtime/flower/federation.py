@@ -91,8 +91,11 @@ class Link(ABC):
 
 @dataclass
 class Federation:
-    """A run's members and what they are asked for. `run`, `name`: as in `Asked`; `join`: seconds for all to come, and to
-    judge; `patience`: seconds without anybody who holds a node's data; `note` hears what a person should know; `heed` may raise to stop."""
+    """A run's members and what they are asked for. `run`, `name`: as in `Asked`.
+
+    `join`: seconds for all to come, and to judge; `patience`: seconds without anybody who holds a node's data; `note`
+    hears what a person should know; `heed` may raise to stop.
+    """
 
     link: Link
     conductor: Conductor
