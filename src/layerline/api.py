@@ -19,6 +19,7 @@ from layerline.data.own import path_of, renumber
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row, Started
+from layerline.federated import FlowerLaunch
 from layerline.planned import check_nodes, plan_job
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
@@ -40,7 +41,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
 from layerline.streamed import BaseStreamJob, stream_job
-from layerline.team import Job, Launch, Team, create_folder
+from layerline.team import Engine, Job, Launch, Team, begun_with, create_folder
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def train(
     processes: int = 1,
     restarts: int = 10,
     show: bool = False,
+    engine: Engine = "torch",
 ) -> Result:
     """Train a run from the start.
 
@@ -87,12 +89,13 @@ def train(
 
     `processes`: how many carry out the nodes of a schedule; several need `out_dir`, and take data and network from the
     run. They are started again up to `restarts` times after one was lost; `show`: they show how far they are.
+    `engine`: what carries a federated run; "flower" starts a participant for every node on this machine.
     """
     if tensorboard:
         require_tensorboard()
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
-    team = Team(processes, restarts, show)
+    team = Team(processes, restarts, show, engine)
     run = _resolve(run, data, network is not None)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
     job = _prepare(run, data, network, data_dir, team)
@@ -112,13 +115,14 @@ def resume(
     processes: int = 1,
     restarts: int = 10,
     show: bool = False,
+    engine: Engine | None = None,
 ) -> Result:
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
 
-    It may go on with another number of `processes`.
+    It may go on with another number of `processes`, but not with another `engine`: None is the one it was begun with.
     """
-    team = Team(processes, restarts, show)
     folder = RunFolder.open(Path(run_dir))
+    team = Team(processes, restarts, show, engine or begun_with(folder))
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
     job = _prepare(run, data, network, data_dir, team)
@@ -235,6 +239,8 @@ def _prepare(
     with compute_threads(run):
         if run.is_planned:
             job = plan_job(run, data, _blocks(network))
+            if team.engine == "flower":
+                return FlowerLaunch(job, data_dir)
             return Launch(run, team, data_dir) if team.starts(run) else job
         return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
 

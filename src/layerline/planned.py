@@ -10,7 +10,7 @@ What can be wrong with it is found before a folder is made: nodes that the sched
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,7 @@ from layerline.runtime.forecast import Forecast
 from layerline.runtime.judging import judged_together, readouts_of
 from layerline.runtime.members import Board, Membership, join_seconds
 from layerline.runtime.pipeline import Measured, Pipeline
-from layerline.runtime.planning import planned, refuse_unused_nodes, sizes_of
+from layerline.runtime.planning import plan_of, planned, refuse_unused_nodes
 from layerline.runtime.saved import AnyModel, save_model
 from layerline.runtime.standing import Standings
 from layerline.runtime.stop import Stop
@@ -69,13 +69,13 @@ class PlanJob:
                 heard = stack.enter_context(hears) if member.rank == 0 else _mute
                 stack.enter_context(compute_threads(self.run))
                 part = Together(self.run, self.plan, self.data, self.blocks, member, board, folder.path)
-                outcome = self._finish(part.train(heard, stop), folder, heard, stop)
+                outcome = self.finish(part.train(heard, stop), folder, heard, stop)
             board.leave()
             return outcome
         with _place(folder) as path, folder.alone() if folder else nullcontext():
             pipeline = Pipeline(self.run, self.plan, self.data, path, blocks=self.blocks, stays=folder is not None)
             with compute_threads(self.run), hears as heard:
-                return self._finish(self._alone(pipeline, folder, heard, stop), folder, heard, stop)
+                return self.finish(self._alone(pipeline, folder, heard, stop), folder, heard, stop)
 
     def _alone(self, pipeline: Pipeline, folder: RunFolder | None, heard: Listener, stop: Stop) -> Trained:
         """All nodes in this process."""
@@ -92,12 +92,19 @@ class PlanJob:
         judged = judge_here(pipeline, model, self.data, stop)
         return Trained(pipeline, model, Measured.of(pipeline.slots, self.plan.nodes), forecast, judged)
 
-    def _finish(self, trained: Trained, folder: RunFolder | None, heard: Listener, stop: Stop) -> Outcome:
-        """Evaluate, and leave everything in the folder."""
+    def finish(
+        self,
+        trained: Trained,
+        folder: RunFolder | None,
+        heard: Listener,
+        stop: Stop,
+        also: Mapping[str, Any] | None = None,
+    ) -> Outcome:
+        """Evaluate, and leave everything in the folder; `also`: in `result.json`."""
         model, measured, forecast = trained.model, trained.measured, trained.forecast
         progress, more = Progress(measured.seconds, measured.rows()), measured.values(max(forecast.places) + 1)
         predicted, source = forecast.after(measured.facts)
-        more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source}
+        more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source} | dict(also or {})
         if isinstance(self.data, Dataset):
             heed = partial(trained.pipeline.heed, stop)
             readouts = readouts_of(model, self.data, heed) if self.data.test else {}
@@ -123,8 +130,7 @@ def _mute(event: Event) -> None:
 
 def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | None) -> PlanJob:
     """The job of a run over nodes. UsageError for nodes that its schedule cannot use, or that data cannot feed."""
-    sizes = sizes_of(run, data.shape, data.num_classes, data.examples)
-    plan = planned(run, _count(run, blocks), sizes, data.examples)
+    plan = plan_of(run, data, None if blocks is None else len(blocks))
     refuse_unused_nodes(run, plan, data.examples)
     if isinstance(data, Dataset) and isinstance(run.shards, BaseShards) and plan.shards > 1:
         run.shards.split(data.train.labels.numpy(), plan.shards, run.seed)
@@ -134,11 +140,8 @@ def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | No
 def check_nodes(run: Run) -> None:
     """UsageError for nodes that the schedule of a run cannot use, found without its data."""
     examples = run.nodes * run.batch_size  # as many as any plan needs
-    refuse_unused_nodes(run, planned(run, _count(run, None), examples=examples), examples)
-
-
-def _count(run: Run, blocks: Sequence[nn.Module] | None) -> int:
-    return len(blocks) if blocks is not None else len(run.network.widths) if isinstance(run.network, Mlp) else 0
+    blocks = len(run.network.widths) if isinstance(run.network, Mlp) else 0
+    refuse_unused_nodes(run, planned(run, blocks, examples=examples), examples)
 
 
 @contextmanager

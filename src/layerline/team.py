@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from layerline.errors import CheckpointError, UsageError
 from layerline.events import Listener, Row
 from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
+from layerline.run import Run
 from layerline.runs import AnyRun
+from layerline.runtime.flower.local import check_flower, require_flower
 from layerline.runtime.launch import launch
 from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle, silence_seconds
 from layerline.runtime.pipeline import Measured
@@ -19,6 +21,8 @@ from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 from layerline.stream_run import StreamRun
+
+Engine = Literal["torch", "flower"]
 
 
 class Job(Protocol):
@@ -34,11 +38,15 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Team:
-    """So many processes, started again so often after one was lost; `show`: on standard error how far they are."""
+    """So many processes, started again so often after one was lost; `show`: on standard error how far they are.
+
+    `engine`: what carries a federated run; with Flower, every node is a participant of its own.
+    """
 
     processes: int
     restarts: int = 10
     show: bool = False
+    engine: Engine = "torch"
 
     def starts(self, run: AnyRun) -> bool:
         """Whether processes are to be started for it: several carry it out, and this is none of them."""
@@ -47,6 +55,16 @@ class Team:
     def check(self, run: AnyRun, own: bool, has_folder: bool) -> None:
         """UsageError where several processes cannot carry it out. `own`: with data or modules handed in from Python."""
         member = Membership.of_environment()
+        if self.engine == "flower":
+            check_engine(run, self.engine)
+            if own:
+                raise UsageError(
+                    "participants cannot be handed data or modules from Python",
+                    hint="let them read it: name the data set in the run; or leave out engine",
+                )
+            if not has_folder:
+                raise UsageError("participants and server leave their results in a folder", hint="give out_dir")
+            return
         if member and run.is_planned:
             refuse_idle(member.world, run.nodes)
             if not has_folder:
@@ -73,6 +91,21 @@ class Team:
             )
         if not has_folder:
             raise UsageError("several processes leave their results in a folder", hint="give out_dir")
+
+
+def begun_with(folder: RunFolder) -> Engine:
+    """The engine that carried a run so far."""
+    return "flower" if (folder.path / "flower").exists() else "torch"
+
+
+def check_engine(run: AnyRun, engine: Engine) -> None:
+    """UsageError where an engine is not installed, or cannot carry the run; found without the data."""
+    if engine == "torch":
+        return
+    require_flower()
+    if not isinstance(run, Run):
+        raise UsageError("Flower carries federated runs, and no streams", hint="leave out --engine")
+    check_flower(run)
 
 
 @dataclass(frozen=True)

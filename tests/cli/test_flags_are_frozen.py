@@ -10,7 +10,7 @@ from layerline.cli.parser import Parser
 
 _FORMAT = ["--format"]
 _DATA = ["--data-dir", "--no-download"]
-_TRAINING = [*_DATA, *_FORMAT, "--quiet", "--processes", "--restarts", "--tensorboard"]
+_TRAINING = [*_DATA, *_FORMAT, "--quiet", "--processes", "--restarts", "--engine", "--tensorboard"]
 
 _SETTINGS = """
     --dataset

@@ -37,7 +37,8 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", [preset.name for preset in PRESETS if "kind" not in preset.settings])
 def test_every_preset_takes_another_data_set(layerline: Layerline, images: Path, name: str) -> None:
-    answer = layerline("train", name, "--dataset", images, *_SMALL, "--out-dir", "run", "--format", "json", "--quiet")
+    words = (*_SMALL, "--nodes", "1", "--out-dir", "run", "--format", "json", "--quiet")
+    answer = layerline("train", name, "--dataset", images, *words)
     assert (answer.status, answer.err) == (0, "")
     values = json.loads(answer.out)
     assert values.keys() >= _PROMISED

@@ -25,6 +25,7 @@ from layerline.runs import AnyRun
 from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
 from layerline.sets import load_set
+from layerline.team import Engine, check_engine
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restarts", type=count, default=10, metavar="N", help=(
         "How often processes are started again, from the finished slots, after one was lost. Default 10."
     ))  # fmt: skip
+    parser.add_argument("--engine", choices=("torch", "flower"), help=(
+        "What carries a federated run: processes that send each other blocks, or Flower. Default torch, or as it was "
+        "begun."
+    ))  # fmt: skip
     parser.add_argument("--tensorboard", action="store_true", help="Write the numbers for TensorBoard, too.")
 
 
@@ -48,15 +53,21 @@ def count(word: str) -> int:
     return int(word)
 
 
-def processes(run: AnyRun, arguments: argparse.Namespace) -> dict[str, Any]:
-    """How many processes carry it out: as many as it has nodes, where nobody says otherwise."""
+def processes(run: AnyRun, arguments: argparse.Namespace, begun: Engine = "torch") -> dict[str, Any]:
+    """How many processes carry it out: as many as it has nodes, where nobody says otherwise; and with which engine.
+
+    `begun`: the engine that the run was begun with.
+    """
+    engine = arguments.engine or begun
+    check_engine(run, engine)
     count = arguments.processes if arguments.processes is not None else run.nodes if run.is_planned else 1
     if count < 1:
         raise UsageError("a run needs at least one process, got --processes 0")
     member = Membership.of_environment()
     if member:  # before it meets the others, who find the same
         refuse_idle(member.world, run.nodes)
-    return {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
+    team = {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
+    return team | {"engine": engine}
 
 
 def load_data(run: AnyRun, arguments: argparse.Namespace, name: str | None = None) -> AnySet:

@@ -194,10 +194,10 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     source = sources.get(values["predicted_from"], "the first chapter's slots")
     off = f": it took {measured / predicted - 1:+.1%}" if predicted else ""
     steps = [1e3 * values[name] for name in ("step_seconds", "predicted_step_seconds") if name in values]
-    own = values.get("node_accuracies", [])
-    right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in own)
     return [
-        *([("node by node", right, "each on its own held-out examples")] if right else []),
+        *_each(values, "node_accuracies", "node by node", "each on its own held-out examples"),
+        *_each(values, "participant_accuracies", "participants", "the whole model on the examples that each holds"),
+        *_traffic(values),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
         ("predicted", _duration(predicted), f"by {source}{off}"),
         *([("a step", f"{steps[0]:.3g} ms", f"{steps[1]:.3g} ms predicted")] if len(steps) == 2 else []),
@@ -218,6 +218,20 @@ def _running_freely(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("uses", uses, what),
         ("age", ages, "newer ones that the block below had made by then"),
     ]
+
+
+def _each(values: dict[str, Any], name: str, what: str, of: str) -> list[tuple[str, str, str]]:
+    """The accuracies of all nodes, where there are any."""
+    right = ", ".join("–" if each is None else f"{100 * each:.2f} %" for each in values.get(name, []))
+    return [(what, right, of)] if right else []
+
+
+def _traffic(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What went up to a server and down from it, where there is one."""
+    if "bytes_up" not in values:
+        return []
+    up, down = (", ".join(f"{count / 1e6:,.2f}" for count in values[name]) for name in ("bytes_up", "bytes_down"))
+    return [("traffic", f"{up} MB up", f"{down} MB down, participant by participant")]
 
 
 def clock(seconds: float) -> str:

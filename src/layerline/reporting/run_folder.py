@@ -8,6 +8,7 @@
         tensorboard/    the same numbers for TensorBoard            while training, where asked for
         order.npy       of blocks that run freely: who takes what     at the start
         slots/          of a run over nodes: what is finished       while training (written by the runtime)
+        flower/         of a run on Flower: the server's table      while training (written by the runtime)
         trace.json      of a run over nodes: what each did when     at the end
         gantt.svg       measured above planned                      at the end, where matplotlib is installed
         result.json     accuracies, time, digest of the weights     at the end

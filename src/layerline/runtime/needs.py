@@ -26,8 +26,17 @@ def readers(plan: Plan) -> dict[int, list[int]]:
 
 
 def last_slots(plan: Plan) -> list[int]:
-    """The slots of the last round, by stage and shard: the finished model."""
+    """The slots of the last round, by stage and shard: the finished model.
+
+    Where nobody carries those of a stage out any more, those of the last round that somebody did.
+    """
     last = np.flatnonzero((plan.action == Action.TRAIN) & (plan.round == plan.rounds - 1)).tolist()
+    if not plan.gone.isdisjoint(last):
+        slots = [row for row in np.flatnonzero(plan.action == Action.TRAIN).tolist() if row not in plan.gone]
+        latest: dict[int, int] = {}
+        for row in slots:
+            latest[int(plan.stage[row])] = max(int(plan.round[row]), latest.get(int(plan.stage[row]), 0))
+        last = [row for row in slots if plan.round[row] == latest[int(plan.stage[row])]]
     return sorted(last, key=lambda r: (int(plan.stage[r]), int(plan.shard[r])))
 
 
@@ -39,7 +48,7 @@ def to_do(plan: Plan, done: set[int]) -> set[int]:
             needed = any(reader in todo for reader in direct.get(row, ()))
         else:
             needed = row not in done
-        if needed:
+        if needed and row not in plan.gone:
             todo.add(row)
     return todo
 

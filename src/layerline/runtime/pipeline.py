@@ -186,13 +186,13 @@ def make_node(
 ) -> Node:
     """A logical node: a model from the run's seed (or a copy of one's own blocks), and its part of the data."""
     model = build_model(run, data, copy.deepcopy(blocks)).to(run.device)
-    part = _part(run, plan, data, number)
+    part = part_of(run, plan, data, number)
     if plan.by_batch:
         return MinibatchNode(model, part, plan.minibatches // run.epochs_per_chapter, whole=plan.shards == 1)
     return ChapterTrainer(model, part)
 
 
-def _part(run: Run, plan: Plan, data: Dataset | OwnData, number: int) -> Dataset:
+def part_of(run: Run, plan: Plan, data: Dataset | OwnData, number: int) -> Dataset:
     """The data that a node trains on."""
     if isinstance(data, OwnData):
         return data.parts[number]

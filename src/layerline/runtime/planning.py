@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 from layerline.blocks.network import Mlp
+from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import UsageError
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.readouts.readouts import Softmax
@@ -54,6 +56,13 @@ def planned(run: Run, blocks: int, sizes: Sizes | None = None, examples: int = 0
     plan = run.schedule.plan(work)
     validate(plan)
     return plan
+
+
+def plan_of(run: Run, data: Dataset | OwnData, blocks: int | None = None) -> Plan:
+    """The plan of a run on its data. `blocks`: how many there are, where they are modules of one's own."""
+    if blocks is None:
+        blocks = len(run.network.widths) if isinstance(run.network, Mlp) else 0
+    return planned(run, blocks, sizes_of(run, data.shape, data.num_classes, data.examples), data.examples)
 
 
 def refuse_unused_nodes(run: Run, plan: Plan, examples: int = 0) -> None:

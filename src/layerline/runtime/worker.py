@@ -114,6 +114,12 @@ class Worker:
         finally:
             self._keeper.close()
 
+    def settle(self) -> None:
+        """Between two events of `work`: wait until all that was done is on disk. LayerlineError where that is full."""
+        self._keeper.settle(everything=True)
+        for _ in self._noted():
+            pass
+
     def _let_catch_up(self, row: int, node: int) -> Iterator[Event]:
         """Wait until those that read from this node have done what they should. PeerLost where they are gone."""
         after, until = self._window.get(row), time.monotonic() + self.post.transport.timeout

@@ -106,6 +106,11 @@ class Plan:
     source: Column
     carries: NDArray[np.uint8]
 
+    gone: frozenset[int] = frozenset()
+    """Rows that nobody will carry out: their node was lost, and the others go on without it."""
+    origin: str = ""
+    """The digest of the plan before it was lost."""
+
     def __len__(self) -> int:
         return len(self.action)
 
@@ -168,7 +173,12 @@ class Plan:
         return [(int(s), Carries(c)) for s, c in zip(self.source[edges], self.carries[edges], strict=True)]
 
     def digest(self) -> str:
-        """SHA-256 over everything in the plan: nodes that carry it out together must have the same."""
+        """SHA-256 over everything in the plan: nodes that carry it out together must have the same.
+
+        A plan that goes on without some rows keeps that of the whole one.
+        """
+        if self.origin:
+            return self.origin
         facts = (self.schedule, self.blocks, self.head, self.chapters, self.nodes, self.shards, self.shares)
         sha = hashlib.sha256(repr((facts, self.minibatches) if self.by_batch else facts).encode())
         for column in (self.action, self.stage, self.round, self.node, self.shard, self.first, self.source):

@@ -108,10 +108,7 @@ class Outgoing:
 
     def load(self, saved: dict[str, Tensor]) -> None:
         """Take references back, as `tensors` gave them. The other end is assumed to hold none."""
-        self._references = {}
-        for title, tensor in saved.items():
-            carries, stage, row, name = title.split(".", 3)
-            self._references[carries, int(stage), name] = _Reference(int(row), tensor.cpu(), held=False)
+        self._references = _references(saved, held=False)
 
 
 @final
@@ -146,6 +143,10 @@ class Incoming:
         """The references, named as the sender names them."""
         return {f"{c}.{s}.{r.row}.{name}": r.tensor for (c, s, name), r in self._references.items()}
 
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Take references back, as `tensors` gave them."""
+        self._references = _references(saved, held=True)
+
     def _base(self, key: Key, record: Record, refuse: Callable[[str], MessageRefused]) -> Tensor | None:
         if record.base is None:
             return None
@@ -154,6 +155,14 @@ class Incoming:
             here = "none" if held is None else f"that of row {held.row}"
             raise refuse(f"{record.name} of {key} is a difference from row {record.base}, this end holds {here}")
         return held.tensor
+
+
+def _references(saved: dict[str, Tensor], *, held: bool) -> dict[Name, _Reference]:
+    found = {}
+    for title, tensor in saved.items():
+        carries, stage, row, name = title.split(".", 3)
+        found[carries, int(stage), name] = _Reference(int(row), tensor.cpu(), held=held)
+    return found
 
 
 def _record(name: str, coding: str, tensor: Tensor, wire: torch.dtype, base: int | None = None) -> Record:

@@ -10,6 +10,7 @@ from layerline.cli.training import add_training, carry_out, prepare, processes
 from layerline.errors import Stopped
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.stop import Terminated
+from layerline.team import begun_with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Go on and report."""
     folder = RunFolder.open(Path(arguments.run_dir))
-    team = processes(folder.run(), arguments)
+    team = processes(folder.run(), arguments, begun_with(folder))
     try:
         data = prepare(folder.run(), arguments)
     except Terminated:

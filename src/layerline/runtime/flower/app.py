@@ -1,0 +1,192 @@
+"""The Flower app: what a message says, on both sides. Flower is known here and in `executor` and `node`, nowhere else.
+
+    query.hello      server asks which part of the data a SuperNode holds        ─► its number
+    train.task       an order of the server                                      ─► an answer
+    evaluate.judge   the finished blocks                                         ─► how right they are there
+
+An order or an answer is a record of plain numbers and words, with the headers of its parcels; their bodies are an array
+record of bytes, by their digest, so that Flower carries equal ones once. Nothing is pickled, and nothing in it can run.
+
+Flower ends a client's process after every message, unless `executor` runs it: then participants stay, and with them
+what they would have to compute again.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from layerline.data.dataset import Dataset
+from layerline.errors import LayerlineError, UsageError
+from layerline.run import Run
+from layerline.runtime.flower.federation import Asked, Link, Lost, Refused, Reply
+from layerline.runtime.flower.mail import Parcel
+from layerline.runtime.flower.participant import Answer, Order, Participant
+from layerline.runtime.planning import plan_of
+from layerline.sets import load_set
+
+HOME = Path("~/.layerline/participants")
+"""Where participants keep their results, unless their SuperNode's configuration says otherwise."""
+
+client = ClientApp()
+_participants: dict[tuple[str, int], Participant] = {}
+
+
+# The server --------------------------------------------------------------------------------------------------------
+
+
+def server_app(serve: Callable[[Link, Mapping[str, Any]], None]) -> ServerApp:
+    """The app of a server that carries out what its configuration names. `serve`: how."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        serve(GridLink(grid), dict(context.run_config))
+
+    return app
+
+
+class GridLink(Link):
+    """The way to the participants over Flower's grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def members(self) -> set[int]:
+        return set(self._grid.get_node_ids())
+
+    def hello(self, member: int) -> str:
+        return self._push(Message(RecordDict(), member, "query.hello"))
+
+    def order(self, member: int, asked: Asked, order: Order) -> str:
+        return self._push(order_message(member, asked, order))
+
+    def judge(self, member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> str:
+        return self._push(judge_message(member, asked, gone, finished))
+
+    def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
+        replies = self._grid.pull_messages(list(names))
+        return [(message.metadata.reply_to_message_id, read(message)) for message in replies]
+
+    def _push(self, message: Message) -> str:
+        (name,) = self._grid.push_messages([message])
+        return name
+
+
+def order_message(member: int, asked: Asked, order: Order) -> Message:
+    """An order for a member."""
+    said = {"row": order.row, "done": list(order.done), "heard": order.heard, "gone": list(order.gone)}
+    return Message(_packed(_about(asked) | said, order.parcels), member, "train.task")
+
+
+def judge_message(member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> Message:
+    """The finished blocks for a member."""
+    return Message(_packed(_about(asked) | {"gone": list(gone)}, finished), member, "evaluate.judge")
+
+
+def read(message: Message) -> Reply | Lost | Refused:
+    """What came back."""
+    if message.has_error():
+        return Lost(message.error.reason or f"error {message.error.code}")
+    said = said_in(message.content)
+    if "error" in said:
+        return Refused(str(said["error"]), str(said["hint"]), int(said["status"]))
+    return Reply(said, Answer(tuple(json.loads(said.get("facts", "[]"))), parcels_of(message.content)))
+
+
+def _about(asked: Asked) -> dict[str, Any]:
+    return {"run": asked.run, "name": asked.name, "node": asked.node}
+
+
+# A participant -----------------------------------------------------------------------------------------------------
+
+
+@client.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Which part of the data this SuperNode holds."""
+    part = context.node_config.get("partition-id")
+    if not isinstance(part, int):
+        return _refusal(message, UsageError("a SuperNode has no number", hint="start it with partition-id=0, 1, …"))
+    return Message(_packed({"part": part}, ()), reply_to=message)
+
+
+@client.train("task")
+def task(message: Message, context: Context) -> Message:
+    """Carry out rows."""
+    try:
+        said = said_in(message.content)
+        done, gone = tuple(said["done"]), tuple(said.get("gone", ()))
+        order = Order(int(said["row"]), done, int(said["heard"]), gone, parcels_of(message.content))
+        answer = _participant(said, context).carry_out(order)
+    except LayerlineError as error:
+        return _refusal(message, error)
+    return Message(_packed({"facts": json.dumps(answer.facts)}, answer.parcels), reply_to=message)
+
+
+@client.evaluate("judge")
+def judge(message: Message, context: Context) -> Message:
+    """Judge the finished blocks on the examples here."""
+    try:
+        said = said_in(message.content)
+        judged = _participant(said, context).judge(said.get("gone", []), parcels_of(message.content))
+    except LayerlineError as error:
+        return _refusal(message, error)
+    (examples, readouts), *_ = judged.values()
+    return Message(_packed({"examples": examples, "readouts": json.dumps(readouts)}, ()), reply_to=message)
+
+
+def _participant(said: dict[str, Any], context: Context) -> Participant:
+    """The participant of a run, from this process or from its folder."""
+    name, node = str(said["name"]), int(said["node"])
+    if (name, node) not in _participants:
+        run = Run.from_dict(tomllib.loads(str(said["run"])), "what the server says of the run")
+        data = load_set(run, data_dir=_word(context, "data-dir"))
+        assert isinstance(data, Dataset)
+        if run.validation:
+            data = data.hold_out()
+        folder = Path(_word(context, "folder") or HOME).expanduser() / Path(name).name / f"node-{node + 1}"
+        _participants[name, node] = Participant(run, plan_of(run, data), data, node, folder)
+    return _participants[name, node]
+
+
+def _word(context: Context, name: str) -> str | None:
+    word = context.node_config.get(name)
+    return str(word) if word else None
+
+
+def _refusal(message: Message, error: LayerlineError) -> Message:
+    said = {"error": error.what, "hint": error.hint or "", "status": error.exit_status}
+    return Message(_packed(said, ()), reply_to=message)
+
+
+# Records -----------------------------------------------------------------------------------------------------------
+
+
+def _packed(said: dict[str, Any], parcels: Iterable[Parcel]) -> RecordDict:
+    bodies = {parcel.name: parcel.body for parcel in parcels}
+    said = said | {"headers": [parcel.header for parcel in parcels], "bodies": [parcel.name for parcel in parcels]}
+    record = RecordDict({"said": ConfigRecord({name: value for name, value in said.items() if value != []})})
+    if bodies:
+        arrays = {name: Array("uint8", (len(body),), "layerline", body) for name, body in bodies.items()}
+        record["bodies"] = ArrayRecord(arrays)
+    return record
+
+
+def said_in(content: RecordDict) -> dict[str, Any]:
+    """The plain part of a message."""
+    return dict(content.config_records.get("said", ConfigRecord()))
+
+
+def parcels_of(content: RecordDict) -> tuple[Parcel, ...]:
+    """The parcels in a message."""
+    said = said_in(content)
+    bodies = content.array_records.get("bodies", ArrayRecord())
+    pairs = zip(said.get("headers", []), said.get("bodies", []), strict=True)
+    return tuple(Parcel(header, bodies[name].data) for header, name in pairs)
