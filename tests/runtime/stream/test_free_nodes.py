@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,19 @@ from hypothesis import strategies as st
 
 from layerline import api
 from layerline.errors import LayerlineError, Stopped, UsageError
-from layerline.events import EpochDone, Event, Started
+from layerline.events import EpochDone, Event, Minibatch, Started
+from layerline.free_sitting import FreeMember
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.free_node import FreeNode
 from layerline.runtime.stream.landing import Landing
+from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
 from layerline.schedules.merge import Recorded
 from layerline.schedules.replay import Ring
+from layerline.sets import load_set
 from layerline.stream_run import StreamRun
+from layerline.transport.in_process import InProcess
 from layerline.transport.message import Key
 from runtime.test_processes import end, start, workers
 
@@ -137,6 +144,7 @@ def test_stopped_then_resumed_by_other_processes(number: signal.Signals, status:
     wait_for_cut(folder, 2)
     launcher.send_signal(number)
     _, err = end(launcher, status=status)
+    assert "training was stopped; it can go on from the last checkpoint" in err
     assert f"go on with: layerline resume {folder}" in err
     begun: list[int] = []
     last = api.resume(folder, listener=lambda e: begun.append(e.done) if isinstance(e, Started) else None)
@@ -158,6 +166,38 @@ def test_a_stop_saves_what_lies_in_the_buffers(tmp_path: Path) -> None:
     again = done_again(run, tmp_path / "run")
     assert last.values["weights_sha256"] == again.values["weights_sha256"]
     assert by_block(last) == by_block(again)
+
+
+def test_what_was_noted_is_not_kept_where_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a folder makes no cuts; its list of messages grew to the end."""
+    made: list[InProcess] = []
+
+    def transport(*given: Any, **named: Any) -> InProcess:
+        made.append(InProcess(*given, **named))
+        return made[-1]
+
+    left: list[int] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            left.append(len(made[0].at(int(event.rows[0].block) - 1).events))
+
+    monkeypatch.setattr("layerline.stream_sitting.InProcess", transport)
+    sent = api.train(run_of(), listener=hear).values["bytes_sent"]
+    assert left == [0] * 6
+    assert sent > 0
+
+
+def test_no_epoch_is_shown_after_the_last() -> None:
+    """The first block has had all its epochs, a block elsewhere goes on: it is still the last epoch."""
+    heard: list[Event] = []
+    member = FreeMember.__new__(FreeMember)
+    member.job = SimpleNamespace(run=run_of())  # type: ignore[assignment]
+    member.board = SimpleNamespace(look={"steps 1": 3}.get)  # type: ignore[assignment]
+    member.nodes, member.heard = {}, heard.append
+    member._counted, member._epochs = {1: 1}, {"1": 2, "2": 1}
+    member._complete()
+    assert heard == [Minibatch(2, "all blocks")] * 2
 
 
 @IN_PROC
@@ -193,6 +233,17 @@ def test_what_cannot_be_is_refused(case: dict[str, Any], why: str, tmp_path: Pat
 
 def parcel(step: int, **more: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"outputs": torch.full((2, 3), float(step)), "labels": torch.arange(2)} | more
+
+
+def test_codes_lie_where_they_are_used() -> None:
+    """What came from another process lies in the host's memory, and was looked up there by indices on a GPU."""
+    run = run_of(boundary=VQ)
+    data = load_set(run)
+    model = build_stream_model(run, data)
+    node = FreeNode([1], model, Feed(model, data), 1, None)
+    node.device = torch.device("meta")
+    node.put(1, 0, parcel(0, version=torch.tensor(1), codes=torch.ones(2, 4, 2)))
+    assert node._inlets[1].versions()["1"].is_meta
 
 
 def test_a_parcel_comes_as_it_lay() -> None:

@@ -150,6 +150,7 @@ class FreeWorker:
             key = Key(step.number, PARCEL, step.block, step.number)
             self.transport.at(number).send(key, packed_parcel(parcel), number + 1, passing="codes" not in parcel)
         if row is not None:
+            self._note(number)  # also where nothing is ever saved: what is noted need not be kept
             yield EpochDone(row.epoch, [row])
         elif step.learned:
             yield Minibatch(node.feed.place(step.number)[0] + 1, f"block {step.block + 1}")
