@@ -208,10 +208,9 @@ class FreeWorker:
     def _landing(self, number: int, buffer: int) -> Landing:
         end, landing = self.transport.at(number), Landing(buffer, self._news.set)
         if number:
-            end.hand_over(PARCEL, number - 1, landing.put)
-            end.hand_over(MARK, number - 1, landing.put_mark)
+            end.hand_over(number - 1, {PARCEL: landing.put, MARK: landing.put_mark})
         if number < self._last:
-            end.hand_over(ENOUGH, number + 1, lambda key, tensors: self._hear_enough(number))
+            end.hand_over(number + 1, {ENOUGH: lambda key, tensors: self._hear_enough(number)})
         return landing
 
     def _hear_enough(self, number: int) -> None:
