@@ -142,7 +142,7 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
 @IN_PROC
 @pytest.mark.timeout(300)
 def test_stopped_then_resumed_by_other_processes(tmp_path: Path) -> None:
-    run, file = described(tmp_path, epochs=30, checkpoint_seconds=0.02, timing=UNEVEN | {"max_reuse": 2})
+    run, file = described(tmp_path, epochs=20, checkpoint_seconds=0.02, timing=UNEVEN | {"max_reuse": 2})
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder))
     wait_for_cut(folder, 2)
