@@ -155,7 +155,7 @@ class FreeMember(FreeAlone, Member):
         for rank, before in self._counted.items():
             self._counted[rank] = self.board.look(f"steps {rank}") or 0
             for _ in range(self._counted[rank] - before):
-                self.heard(Minibatch(max(self._epochs.values()) + 1, "all blocks"))
+                self.heard(Minibatch(min(max(self._epochs.values()) + 1, self.job.run.epochs), "all blocks"))
         here = {str(block + 1) for node in self.nodes.values() for block in node.blocks}
         for block in self._epochs.keys() - here:
             while row := self.board.look(f"row {self._epochs[block] + 1} {block}"):

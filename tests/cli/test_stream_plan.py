@@ -74,6 +74,32 @@ def test_the_plan_of_data_parallel_training(layerline: Layerline, file: str) -> 
     assert "node 4  4F0  4B0  4U" in answer.out
 
 
+def test_streams_beside_data_parallel_training_have_its_microbatches(layerline: Layerline, file: str) -> None:
+    """Two of each of three nodes are six of the minibatch: the stream's six rows are as long as if it were alone."""
+    words = ("plan", file, "--reach", "all", "--link", "ideal", "--latency", "0", "--format", "json")
+    found = json.loads(layerline(*words, "--method", "ddp", "--microbatches", "2", "--compare").out)
+    alone = json.loads(layerline(*words, "--microbatches", "6", "--compare").out)
+    ways = {way["name"]: way["seconds"] for way in found["compare"]}
+    assert ways["stream, reach all"] == alone["makespan"]
+    assert "reach all" not in ways, "it is there already"
+    assert ways["reach 1"] == {way["name"]: way["seconds"] for way in alone["compare"]}["reach 1"]
+
+
+def test_more_copies_than_blocks_have_no_streams_beside_them(layerline: Layerline, file: str) -> None:
+    words = ("--reach", "all", "--method", "ddp", "--nodes", "4", "--compare", "--measure", "--format", "json")
+    found = json.loads(layerline("plan", file, *words).out)
+    assert [way["name"] for way in found["compare"]] == ["ddp"]
+    assert found["costs_from"] == "measured here"
+
+
+def test_streams_in_step_stand_beside_one_that_runs_freely(layerline: Layerline, file: str) -> None:
+    words = ("--timing", "async", "--boundary", "int8", "--compare", "--format", "json")
+    answer = layerline("plan", file, *words)
+    assert answer.status == 0, answer.err
+    ways = [way["name"] for way in json.loads(answer.out)["compare"]]
+    assert ways == ["reach 1", "reach 2", "reach all", "GPipe", "1F1B"]
+
+
 def test_memory_does_not_grow_with_microbatches(layerline: Layerline, file: str) -> None:
     """Per example: more microbatches are smaller ones, and one at a time is kept."""
     words = ("plan", file, "--link", "ideal", "--latency", "0", "--format", "json")
@@ -95,6 +121,13 @@ def test_rows_and_a_link_are_measured(layerline: Layerline, file: str) -> None:
     assert found["step_seconds"] >= max(found["utilisation"]) * found["makespan"] / found["steps"] * 0.99
     given = json.loads(layerline(*words, "--link", "1gbit", "--latency", "2ms").out)
     assert (given["bandwidth"], given["latency"]) == (125e6, 2e-3)
+
+
+def test_what_goes_on_to_the_input_is_measured_by_itself(layerline: Layerline, file: str) -> None:
+    """Zero bubbles live on it: were it free, the stage below would have its gradient at once."""
+    words = ("--reach", "all", "--method", "zero-bubble", "--microbatches", "3", "--measure", "--format", "json")
+    costs = json.loads(layerline("plan", file, *words).out)["costs"]
+    assert [seconds > 0 for seconds in costs["to_input"]] == [False, True, True]
 
 
 def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_stopped_while_the_processes_are_set_up(number: int, status: int, later:
     _, err = end(launcher, status)
     said = [line for line in err.splitlines() if line.strip() and "node" not in line]
     assert said == [
-        "training was stopped; finished slots are saved",
+        "training was stopped; it can go on from the finished slots",
         f"  go on with: layerline resume {tmp_path / 'run'}",
     ]
 

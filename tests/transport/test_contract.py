@@ -172,8 +172,8 @@ def test_who_has_closed_is_named() -> None:
             second.send(key(1), {"x": torch.zeros(1)}, 0)
 
 
-def test_a_kind_that_is_handed_over_waits_nowhere(world: World) -> None:
-    """What came before is given first; other kinds, and other senders, are asked for as ever."""
+def test_kinds_that_are_handed_over_wait_nowhere(world: World) -> None:
+    """What came before is given first, a mark still where it stood; other kinds and senders are asked for as ever."""
     with world(Fp32()) as (first, second, third):
         came: list[int] = []
         both = threading.Semaphore(0)
@@ -183,15 +183,17 @@ def test_a_kind_that_is_handed_over_waits_nowhere(world: World) -> None:
             both.release()
 
         first.send(key(0, "parcel"), {"x": torch.tensor(0)}, 1)
+        first.send(key(0, "mark"), {"x": torch.tensor(50)}, 1)
+        first.send(key(9, "parcel"), {"x": torch.tensor(9)}, 1)
         first.send(key(0), {"x": torch.tensor(7)}, 1)
         third.send(key(0, "parcel"), {"x": torch.tensor(8)}, 1)
         assert int(second.receive(key(0), 0)["x"]) == 7
-        second.hand_over("parcel", 0, take)
+        second.hand_over(0, {"parcel": take, "mark": take})
         for row in (1, 1, 2):  # twice is nothing to a taker
             first.send(key(row, "parcel"), {"x": torch.tensor(row)}, 1)
-        for _ in range(4):
+        for _ in range(6):
             assert both.acquire(timeout=20)
-        assert came == [0, 1, 1, 2]
+        assert came == [0, 50, 9, 1, 1, 2]
         assert int(second.receive(key(0, "parcel"), 2)["x"]) == 8
 
 
@@ -207,8 +209,7 @@ def test_of_passing_messages_only_the_newest_waits_to_be_sent() -> None:
             if key.row == 99:
                 done.set()
 
-        second.hand_over("parcel", 0, take)
-        second.hand_over("codes", 0, take)
+        second.hand_over(0, {"parcel": take, "codes": take})
         for row in range(100):
             codes = row % 30 == 20
             first.send(key(row, "codes" if codes else "parcel"), {"x": torch.ones(9)}, 1, passing=not codes)

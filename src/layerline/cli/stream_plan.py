@@ -28,9 +28,10 @@ from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.schedules.costs import Machine, World
-from layerline.schedules.division import Division, simulate_method
+from layerline.schedules.division import Division, costs_in, simulate_method
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
+from layerline.schedules.reach import Reach
 from layerline.schedules.stream import Stream
 from layerline.schedules.stream_compare import by_reach, pipelines
 from layerline.schedules.stream_costs import StreamCosts
@@ -39,6 +40,7 @@ from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Sync
 from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
+from layerline.transport.boundary import Plain
 
 _DRAWN = 2
 """Steps in the grid."""
@@ -97,14 +99,14 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     if run.method in (None, "plain"):
         stream = stream_of(model)
         validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
-        world = _world(run, stream, costs, arguments)
+        world = _world(run, [costs.outputs[blocks.stop - 1] for blocks in stream.owned], arguments)
         found = simulate_stream(stream, costs, world, steps)
         planned = PlannedStream(run, stream, costs, world, steps, source, found)
     else:
         from layerline.cli.method_plan import beside, divided  # here: PyTorch's pipelines take seconds to import
 
         division = divided(model)
-        world = _world(run, stream_of(model), costs, arguments)
+        world = _world(run, costs_in(division, costs).outputs, arguments)
         found = simulate_method(division, costs, world, steps)
         planned = PlannedStream(run, division, costs, world, steps, source, found)
         ways = beside(planned, model, costed)
@@ -124,24 +126,35 @@ def plan_stream(arguments: argparse.Namespace) -> None:
 
 
 def _costing(arguments: argparse.Namespace) -> Callable[[StreamModel], StreamCosts]:
-    """What a model's rows cost: measured here, or by formula."""
+    """What a model's rows cost: measured here, once for all ways that have the same rows; or by formula."""
     if not arguments.measure:
         machine = Machine(arithmetic=arguments.arithmetic * 1e9, memory=arguments.memory * 1e9)
         return lambda model: costs_of(model, machine)
     from layerline.runtime.stream.measure import measure_stream
 
-    return lambda model: measure_stream(model, stream_of(model))
+    measured: dict[tuple[Reach, int, bool], StreamCosts] = {}
+
+    def costed(model: StreamModel) -> StreamCosts:
+        ours = model.run.method in (None, "plain")
+        what = model.reach, model.run.parts, ours
+        if what not in measured:
+            measured[what] = measure_stream(model, stream_of(model) if ours else None)
+        return measured[what]
+
+    return costed
 
 
-def _world(run: StreamRun, stream: Stream, costs: StreamCosts, arguments: argparse.Namespace) -> World:
-    """The links that were asked for; else, where costs are measured and nodes send, one of this machine."""
+def _world(run: StreamRun, outputs: Sequence[int], arguments: argparse.Namespace) -> World:
+    """The links that were asked for; else, where costs are measured and nodes send, one of this machine.
+
+    `outputs`: bytes that each node, or stage, sends to the next; the last one sends none.
+    """
     link, delay = arguments.link, arguments.latency
     bandwidth, latency = bytes_per_second(link or LINK), seconds(delay or LATENCY)
-    if arguments.measure and stream.nodes > 1 and not link:
+    if arguments.measure and run.nodes > 1 and not link:
         from layerline.transport.loopback import measure_link
 
-        crossing = [costs.outputs[blocks.stop - 1] for blocks in stream.owned[:-1]]
-        bandwidth, measured = measure_link(max(crossing), run.codec)
+        bandwidth, measured = measure_link(max(outputs[:-1]), run.codec)
         latency = latency if delay else measured
     return world_of(run, bandwidth, latency, run.speeds)
 
@@ -180,17 +193,22 @@ def model_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamMode
 
 
 def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamModel], StreamCosts]) -> list[Way]:
-    """Every reach on these nodes, then GPipe and 1F1B."""
-    run, blocks, steps = planned.run.replace(method=None), model.reach.blocks, planned.steps
+    """Every reach on these nodes in streams of as many microbatches, then GPipe and 1F1B.
+
+    Nothing where there are more copies of the network than it has blocks. Reach all beside a method is there already.
+    """
+    blocks, steps, ours = model.reach.blocks, planned.steps, isinstance(planned.stream, Stream)
+    if planned.stream.nodes > blocks:
+        return []
+    run = planned.run.replace(method=None, microbatches=planned.run.parts, timing=Sync(), boundary=Plain())
     shape, classes, ways = model.encoder.shape, len(model.classes), []
     mine = run.reached(blocks)
     for reach in sorted({1, 2, 3, mine, blocks}):
-        if reach <= blocks:
+        if reach <= blocks and (ours or reach != mine):
             other = model_of(run.replace(reach=reach), shape, classes)
-            costs = planned.costs if reach == mine else costed(other)
             name = "all" if reach == blocks else str(reach)
             why = "" if reach == mine else "another rule"
-            ways.append(by_reach(f"reach {name}", stream_of(other), costs, planned.world, steps, why))
+            ways.append(by_reach(f"reach {name}", stream_of(other), costed(other), planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
     other = model_of(run.replace(reach="all", microbatches=microbatches), shape, classes)
     why = "" if mine == blocks else "another rule"

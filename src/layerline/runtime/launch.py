@@ -55,7 +55,7 @@ def launch(
             store = serve_store()
             ours = {STORE: f"127.0.0.1:{store.port}", ERRORS: scratch}
             with _environment(ours | _THEIRS):
-                failed = _started(command, processes, Path(scratch), folder, stop)
+                failed = _started(command, processes, Path(scratch), folder, stop, kept)
             if not failed:
                 return
             reports = {rank: _report(Path(scratch), rank) for rank in range(processes)}
@@ -72,7 +72,7 @@ def launch(
             print(f"{lost}; going on from the {kept}", file=sys.stderr)
 
 
-def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path, stop: Stop) -> list[int]:
+def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path, stop: Stop, kept: str) -> list[int]:
     """Start and wait. The exit statuses of those that failed (negative: a signal); none if all ended well."""
     config = LaunchConfig(
         min_nodes=1,
@@ -96,7 +96,7 @@ def _started(command: Sequence[str], processes: int, scratch: Path, folder: Path
     except SignalException:
         pass
     if stop.exit_status is not None:
-        what, hint = "training was stopped; finished slots are saved", f"go on with: layerline resume {folder}"
+        what, hint = f"training was stopped; it can go on from the {kept}", f"go on with: layerline resume {folder}"
         raise Stopped(what, exit_status=stop.exit_status, hint=hint)
     return []
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Condition
@@ -181,12 +181,13 @@ class Endpoint:
         """Whether the message `key` of node `source` is here, so that `receive` would not wait."""
         return self.transport._inbox.has((source, self.node), key)
 
-    def hand_over(self, carries: str, source: int, take: Taker) -> None:
-        """Give messages of this kind from node `source` to `take` as they arrive, in order, in the receiving thread.
+    def hand_over(self, source: int, takers: Mapping[str, Taker]) -> None:
+        """Give messages of node `source` to the takers of their kinds as they come, in order, in the receiving thread.
 
-        None of them waits here, so however slow the node is, no more is kept than `take` keeps. It may not wait.
+        None of them waits here, so however slow the node is, no more is kept than takers keep. They may not wait. What
+        has arrived already comes first: kinds whose order counts are to be handed over at once.
         """
-        self.transport._inbox.hand_over((source, self.node), carries, take)
+        self.transport._inbox.hand_over((source, self.node), takers)
 
     def check(self, source: int) -> None:
         """PeerLost where nothing more will come from a node: its process is gone."""
@@ -245,12 +246,12 @@ class _Inbox:
             self._changed.notify_all()
         return True
 
-    def hand_over(self, link: Link, carries: str, take: Taker) -> None:
-        """All of a kind to `take`, what is here already first."""
+    def hand_over(self, link: Link, takers: Mapping[str, Taker]) -> None:
+        """All of these kinds to their takers, what is here already first."""
         with self._changed:
-            for place in [place for place in self._messages if (place[0], place[1].carries) == (link, carries)]:
-                take(place[1], self._messages.pop(place))
-            self._takers[link, carries] = take
+            for place in [place for place in self._messages if place[0] == link and place[1].carries in takers]:
+                takers[place[1].carries](place[1], self._messages.pop(place))
+            self._takers |= {(link, carries): take for carries, take in takers.items()}
 
     def lose(self, rank: int, why: LayerlineError) -> None:
         """Nothing more will come from a rank; the first reason counts."""

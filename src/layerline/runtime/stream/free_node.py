@@ -75,6 +75,8 @@ class FreeNode(StreamNode):
     def put(self, block: int, step: int, parcel: Parcel) -> None:
         """A minibatch of the block below arrived."""
         inlet, buffer = self._inlets[block], self._buffers[block]
+        if "codes" in parcel:  # what decodes the others later has to be where they are decoded
+            parcel = parcel | {"codes": parcel["codes"].to(self.device)}
         buffer.put(step, inlet.receiver.accept(parcel))
         inlet.keep(buffer.parcels)
 

@@ -2,9 +2,10 @@
 
 Of each node, in turn:
 
-1. A step that has taken its time (a slowed one: several times what it computed for) is finished, and its outputs leave.
+1. A slowed step that has taken its time (several times what it computed for) is finished, and its outputs leave.
 2. What landed meanwhile goes into the buffer.
-3. One of its blocks takes what its buffer gives, and computes. Where there is nothing to take, the node idles.
+3. One of its blocks takes what its buffer gives, and computes. Where there is nothing to take, the node idles. A step
+   that is not slowed is finished at once: what the other nodes of the process do next is not its time.
 
 **Cuts.** The first node decides when to save. It saves itself and sends a mark after what it has sent; a node that
 comes to a mark saves itself before it looks at what was sent later, and passes the mark on. So no part of a cut holds
@@ -115,7 +116,11 @@ class FreeWorker:
                 if number in self._left:
                     if lost:
                         raise lost
-                    idle &= not self._begin(number)  # 3
+                    if self._begin(number):  # 3
+                        idle = False
+                        begun = self._running[number]
+                        if time.monotonic() >= begun.until:
+                            yield from self._finish(number, begun)
             self._heed()
             if idle and self._left:
                 self._wait()
@@ -145,11 +150,12 @@ class FreeWorker:
         del self._running[number]
         row, parcel = node.finish(step)
         busy = node.noted.busy
-        busy[step.block] = busy.get(step.block, 0.0) + time.monotonic() - running.began
+        busy[step.block] = busy.get(step.block, 0.0) + running.until - running.began
         if parcel is not None:
             key = Key(step.number, PARCEL, step.block, step.number)
             self.transport.at(number).send(key, packed_parcel(parcel), number + 1, passing="codes" not in parcel)
         if row is not None:
+            self._note(number)  # also where nothing is ever saved: what is noted need not be kept
             yield EpochDone(row.epoch, [row])
         elif step.learned:
             yield Minibatch(node.feed.place(step.number)[0] + 1, f"block {step.block + 1}")
@@ -207,10 +213,9 @@ class FreeWorker:
     def _landing(self, number: int, buffer: int) -> Landing:
         end, landing = self.transport.at(number), Landing(buffer, self._news.set)
         if number:
-            end.hand_over(PARCEL, number - 1, landing.put)
-            end.hand_over(MARK, number - 1, landing.put_mark)
+            end.hand_over(number - 1, {PARCEL: landing.put, MARK: landing.put_mark})
         if number < self._last:
-            end.hand_over(ENOUGH, number + 1, lambda key, tensors: self._hear_enough(number))
+            end.hand_over(number + 1, {ENOUGH: lambda key, tensors: self._hear_enough(number)})
         return landing
 
     def _hear_enough(self, number: int) -> None:

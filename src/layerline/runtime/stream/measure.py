@@ -2,8 +2,9 @@
 
 Problem: an assumed machine is not this one. Solution: every block does what its rows do, a few times: a forward, its
 own loss, each loss's gradient through it, an update; the median counts. From gradients that only pass through a block
-and those that train it, too, follow the costs of both. Encoding what goes to another node is part of the row, as in a
-run. Bytes come from the formula, which knows them exactly.
+and those that train it, too, follow the costs of both; of backprop, where none only passes, that of the input is asked
+for by itself. Encoding what goes to another node is part of the row, as in a run. Bytes come from the formula, which
+knows them exactly.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ _LONGEST = 2.0  # seconds for a block
 _STEPS = 2  # minibatches of made-up examples
 
 
-def measure_stream(model: StreamModel, stream: Stream) -> StreamCosts:
+def measure_stream(model: StreamModel, stream: Stream | None) -> StreamCosts:
     """Costs of a microbatch on this machine, with the run's threads (else one: what a node of several on a host has).
 
-    The model is trained on what means nothing; it is for nothing else afterwards.
+    `stream`: who has which blocks, so what is encoded; None where PyTorch sends, which encodes nothing. The model
+    is trained on what means nothing; it is for nothing else afterwards.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(model.run.threads or 1)
@@ -59,20 +61,23 @@ class _Spent:
     own_loss: list[float] = field(default_factory=list)
     through: dict[int, list[float]] = field(default_factory=dict)
     """By loss."""
+    to_input: list[float] = field(default_factory=list)
+    """Of a loss's gradient, where none passes without training the block."""
     update: list[float] = field(default_factory=list)
 
 
 class _Bench:
     """A node with all blocks, and examples of the right shape."""
 
-    def __init__(self, model: StreamModel, stream: Stream) -> None:
+    def __init__(self, model: StreamModel, stream: Stream | None) -> None:
         model.train()
         self.model, self.reach = model, model.reach
         self.feed = Feed(model, _made_up(model))
         self.node = StreamNode(range(self.reach.blocks), model, self.feed)
         self.link = Outgoing(0, 1, model.run.codec)
-        self.last_of = {blocks.stop - 1 for blocks in stream.owned[:-1]}
-        self.first_of = {blocks.start for blocks in stream.owned[1:]}
+        owned = stream.owned if stream else ()
+        self.last_of = {blocks.stop - 1 for blocks in owned[:-1]}
+        self.first_of = {blocks.start for blocks in owned[1:]}
 
     def costs(self) -> StreamCosts:
         """All of them."""
@@ -100,6 +105,8 @@ class _Bench:
             for loss in self.reach.at(block):
                 gradient = own if loss == block else torch.randn_like(h)
                 _timed(spent.through[loss], lambda g=gradient, at=loss: self._through(block, at, g))  # type: ignore[misc]
+            if x is not None and len(self.reach.at(block)) == 1 and self.reach.crossing(block):
+                self._to_input(block, x, spent)
             _timed(spent.update, lambda step=step: self.node.update(block, step))  # type: ignore[misc]
             often, long = len(spent.forward), time.perf_counter() - begin
             if often >= _WARM + _TIMED or (often >= 2 and long > _LONGEST):
@@ -120,14 +127,22 @@ class _Bench:
         if below is not None and block in self.first_of:
             self._encode(below, "gradients")
 
+    def _to_input(self, block: int, x: Tensor, spent: _Spent) -> None:
+        """A gradient's way to the input by itself, of a loss that trains the block as well."""
+        leaf = x.detach().requires_grad_()
+        with self.model.autocast(x.device), torch.enable_grad():
+            h = self.model.blocks[block](leaf)
+        gradient = torch.randn_like(h)
+        _timed(spent.to_input, lambda: torch.autograd.grad(h, leaf, gradient, materialize_grads=True))
+
     def _encode(self, tensor: Tensor, carries: str) -> None:
         self.link.encode(Key(0, carries, 0, 0), packed(tensor))
 
     def _parted(self, block: int, spent: _Spent) -> tuple[float, float]:
-        """Seconds of a gradient to the input, and to the weights; of one that always does both, all to the weights."""
+        """Seconds of a gradient to the input, and to the weights."""
         teacher = self.reach.teacher(block)
         passing = [_median(spent.through[loss]) for loss in self.reach.at(block) if loss != teacher]
-        to_input = statistics.mean(passing) if passing else 0.0
+        to_input = statistics.mean(passing) if passing else _median(spent.to_input)
         both = teacher in self.reach.crossing(block)
         return to_input, max(0.0, _median(spent.through[teacher]) - to_input * both)
 
