@@ -10,9 +10,9 @@ from layerline.cli.stream_plan import PlannedStream, model_of
 from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import stream_of
-from layerline.schedules.division import Division, simulate_method, way_of
+from layerline.schedules.division import Division, simulate_method
 from layerline.schedules.methods import Method
-from layerline.schedules.stream_compare import by_reach
+from layerline.schedules.stream_compare import by_reach, way_of
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
@@ -29,7 +29,7 @@ def beside(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamM
     """The method; the others with as many microbatches that these nodes can do; and the same sums by our own plan."""
     run, world, steps = planned.run, planned.world, planned.steps
     shape, classes = model.encoder.shape, len(model.classes)
-    ways = [way_of(division_of(model), planned.found, _WHOSE)]
+    ways = [way_of(division_of(model).name, planned.found, _WHOSE)]
     for other in _others(run):
         described = model_of(other, shape, classes)
         try:
@@ -37,7 +37,7 @@ def beside(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamM
         except UsageError:  # too few blocks
             continue
         found = simulate_method(division, costed(described), world, steps)
-        ways.append(way_of(division, found, _WHOSE))
+        ways.append(way_of(division.name, found, _WHOSE))
     if run.nodes <= model.reach.blocks:
         ours = model_of(run.replace(method=None, microbatches=run.parts), shape, classes)
         costs, note = costed(ours), f"{run.parts} microbatches"

@@ -7,7 +7,6 @@ from layerline.schedules.pipelined import Pipelined, of_stages
 from layerline.schedules.replicated import Replicated, of_copies
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
-from layerline.schedules.way import Way
 
 Division = Pipelined | Replicated
 """In stages, or in copies."""
@@ -24,16 +23,3 @@ def simulate_method(division: Division, costs: StreamCosts, world: World, steps:
     """`costs`: of a microbatch in each block."""
     own = costs_in(division, costs)
     return simulate_stream(division, own, world, steps, measured=division.seconds(own))
-
-
-def way_of(division: Division, found: StreamSimulation, note: str) -> Way:
-    """A method for a table."""
-    return Way(
-        division.name,
-        found.makespan,
-        found.speedup,
-        float(found.utilisation.mean()),
-        sum(found.link_bytes().values()),
-        int(found.begin.memory.max()),
-        note,
-    )

@@ -12,13 +12,17 @@ from __future__ import annotations
 from layerline.schedules.costs import World
 from layerline.schedules.stream import Stream
 from layerline.schedules.stream_costs import StreamCosts
-from layerline.schedules.stream_simulate import simulate_stream
+from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
 from layerline.schedules.way import Way
 
 
 def by_reach(name: str, stream: Stream, costs: StreamCosts, world: World, steps: int, note: str) -> Way:
     """One reach, simulated."""
-    found = simulate_stream(stream, costs, world, steps)
+    return way_of(name, simulate_stream(stream, costs, world, steps), note)
+
+
+def way_of(name: str, found: StreamSimulation, note: str) -> Way:
+    """What was simulated, for a table."""
     return Way(
         name,
         found.makespan,

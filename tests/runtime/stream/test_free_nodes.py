@@ -34,20 +34,10 @@ from layerline.stream_run import StreamRun
 from layerline.transport.in_process import InProcess
 from layerline.transport.message import Key
 from runtime.members_by_hand import Member, members
+from runtime.stream.test_stream_nodes import BASE as IN_STEP
 from runtime.test_processes import end, start, workers
 
-BASE: dict[str, Any] = {
-    "kind": "stream",
-    "dataset": "digits",
-    "network": {"kind": "conv", "widths": [4, 6, 6], "classifier": "linear"},
-    "epochs": 2,
-    "batch_size": 200,
-    "precision": "32-true",
-    "threads": 1,
-    "device": "cpu",
-    "augment": {"shift": 1},
-    "nodes": 3,
-}
+BASE = IN_STEP | {"nodes": 3}
 VQ = {"kind": "vq", "dims": 2, "codes": 4, "refresh": 2}
 UNEVEN = {"kind": "async", "slowdowns": [1.0, 2.0, 1.0], "buffer": 2}
 IN_PROC = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
