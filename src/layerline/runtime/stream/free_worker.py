@@ -122,7 +122,9 @@ class FreeWorker:
                         if time.monotonic() >= begun.until:
                             yield from self._finish(number, begun)
             self._heed()
-            if idle and self._left:
+            if not idle:
+                self._heard = time.monotonic()  # silence counts from when a node has nothing to do
+            elif self._left:
                 self._wait()
         if self._exit is not None:
             raise Stopped("training was stopped", exit_status=self._exit)
