@@ -141,7 +141,7 @@ PRESETS = (
     Preset(
         "pff-cifar10",
         "Performance-Optimized PFF on CIFAR-10 under the paper's protocol: 3072-2000×4",
-        "not measured yet; the paper reports 53.50 %",
+        "an hour on one busy core; 57.1 % (the paper: 53.50 %)",
         _PAPER
         | {
             "dataset": "cifar-10",
