@@ -1,6 +1,6 @@
 """What Flower loads: the server of federated runs, and their participants. Named in the app's `pyproject.toml`."""
 
-from layerline.federated import serve
+from layerline.federated_server import serve
 from layerline.runtime.flower.app import client, server_app
 
 __all__ = ["client", "server"]

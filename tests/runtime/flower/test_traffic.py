@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("flwr")
 
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from layerline.data.digits import load_digits
 from layerline.run import Run
@@ -26,6 +25,8 @@ from layerline.transport.link import Incoming
 from layerline.transport.message import Wire
 from small_runs import small_run
 
+pytestmark = pytest.mark.usefixtures("identity")
+
 RUN: Run = small_run(
     dataset="digits",
     order="chapters",
@@ -36,13 +37,6 @@ RUN: Run = small_run(
     negatives={"kind": "adaptive"},
     standardise="none",
 )
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Flower's processes have it."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 class Overheard(Link):
@@ -83,7 +77,7 @@ def test_nothing_of_the_data_is_in_any_message(tmp_path: Path) -> None:
     pipeline = Pipeline(RUN, plan, data, tmp_path / "server", nodes=())
     link = Overheard(tmp_path / "participants")
     conductor = Conductor(plan, pipeline.slots)
-    federation = Federation(link, conductor, RUN.to_toml(), "run", 5.0, 5.0, lambda words: None, lambda: None)
+    federation = Federation(link, conductor, RUN.to_toml(), "run", 5.0, 5.0, lambda words: None)
     federation.carry_out(lambda: None)
     assert set(federation.judge()) == {0, 1}
 

@@ -95,10 +95,14 @@ def read(message: Message) -> Reply | Lost | Refused:
     """What came back."""
     if message.has_error():
         return Lost(message.error.reason or f"error {message.error.code}")
-    said = said_in(message.content)
-    if "error" in said:
-        return Refused(str(said["error"]), str(said["hint"]), int(said["status"]))
-    return Reply(said, Answer(tuple(json.loads(said.get("facts", "[]"))), parcels_of(message.content)))
+    try:
+        said = said_in(message.content)
+        if "error" in said:
+            return Refused(str(said["error"]), str(said["hint"]), int(said["status"]))
+        return Reply(said, Answer(tuple(json.loads(said.get("facts", "[]"))), parcels_of(message.content)))
+    except (KeyError, TypeError, ValueError) as error:
+        hint = "is another version of Layerline installed there?"
+        return Refused(f"the answer of a participant cannot be read: {error!r}", hint, LayerlineError.exit_status)
 
 
 def _about(asked: Asked) -> dict[str, Any]:

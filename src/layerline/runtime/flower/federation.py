@@ -94,7 +94,7 @@ class Federation:
     """A run's members and what they are asked for. `run`, `name`: as in `Asked`.
 
     `join`: seconds for all to come, and to judge; `patience`: seconds without anybody who holds a node's data; `note`
-    hears what a person should know; `heed` may raise to stop.
+    hears what a person should know.
     """
 
     link: Link
@@ -104,7 +104,6 @@ class Federation:
     join: float
     patience: float
     note: Callable[[str], None]
-    heed: Callable[[], None]
     holders: dict[int, list[int]] = field(default_factory=dict)
     """Of each node, the members that hold its data."""
     _greeted: dict[int, str] = field(default_factory=dict)
@@ -130,7 +129,6 @@ class Federation:
                 hear()
             else:
                 time.sleep(_SECONDS_BETWEEN)
-            self.heed()
 
     def judge(self) -> Judged:
         """What each participant finds on the examples it holds; nothing of those that are gone."""
@@ -147,7 +145,6 @@ class Federation:
                 node = waiting.pop(name)
                 if isinstance(reply, Reply):
                     judged[node] = int(reply.said["examples"]), json.loads(reply.said["readouts"])
-            self.heed()
             time.sleep(_SECONDS_BETWEEN)
         return judged
 
@@ -157,7 +154,6 @@ class Federation:
         while missing := [node for node in range(self.conductor.plan.nodes) if not self.holders.get(node)]:
             self._look()
             self._take_in()
-            self.heed()
             if time.monotonic() > until:
                 numbers = ", ".join(str(node) for node in missing)
                 raise PeerLost(

@@ -80,8 +80,12 @@ def app_settings(settings: Mapping[str, str | int | float]) -> str:
         "components": {"serverapp": f"{_APP}:server", "clientapp": f"{_APP}:client"},
         "config": dict(settings),
     }
-    project = {"name": "layerline-federated", "version": "1.0.0", "description": "A federated run", "license": ""}
-    project["license"] = "Apache-2.0"
+    project = {
+        "name": "layerline-federated",
+        "version": "1.0.0",
+        "description": "A federated run",
+        "license": "Apache-2.0",
+    }
     return tomli_w.dumps({"project": project, "tool": {"flwr": {"app": flower}}})
 
 
