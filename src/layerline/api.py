@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerline.blocks.network import Own
-from layerline.blocks.split import split_each
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
 from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
-from layerline.events import Event, Listener, Row, Started
-from layerline.federated import FlowerLaunch
-from layerline.planned import check_nodes, plan_job
+from layerline.events import Event, Listener, Row
+from layerline.jobs import blocks_of, device_of, prepare
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
-from layerline.results import bits_of, values_of
+from layerline.results import bits_of
 from layerline.run import Run
 from layerline.runs import AnyRun
-from layerline.runtime.checkpoint import Checkpoints
-from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
 from layerline.runtime.judging import readouts_of
-from layerline.runtime.members import join_seconds
-from layerline.runtime.model import build_model
-from layerline.runtime.own_data import gather, refuse_missing
-from layerline.runtime.saved import AnyModel, load_model, save_model
+from layerline.runtime.saved import AnyModel, load_model
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.free import FreeTrainer
-from layerline.runtime.stream.model import StreamModel, build_stream_model, refuse_single_examples
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
-from layerline.stream_run import StreamRun
-from layerline.streamed import BaseStreamJob, stream_job
-from layerline.team import Engine, Job, Launch, Team, begun_with, create_folder
+from layerline.team import Engine, Team, begun_with, create_folder
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ def train(
     team = Team(processes, restarts, show, engine)
     run = _resolve(run, data, network is not None)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
-    job = _prepare(run, data, network, data_dir, team)
+    job = prepare(run, data, network, data_dir, team)
     folder = create_folder(run, Path(out_dir)) if out_dir is not None else None
     return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
@@ -125,13 +112,13 @@ def resume(
     team = Team(processes, restarts, show, engine or begun_with(folder))
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
-    job = _prepare(run, data, network, data_dir, team)
+    job = prepare(run, data, network, data_dir, team)
     return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> AnyModel:
     """The trained model of a run folder: a module with `predict` and `scores` on raw examples [B, *shape]."""
-    return load_model(path, _blocks(network))
+    return load_model(path, blocks_of(network))
 
 
 def evaluate(
@@ -177,108 +164,6 @@ def _to_judge(model: AnyModel, dataset: str | None, data_dir: str | Path | None)
     return renumber(data, model.classes)  # labels count in the order in which the nodes named the classes
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A run with everything it needs; what can be wrong with it has been found before a folder is made."""
-
-    trainer: AnyTrainer
-    data: AnySet
-
-    @property
-    def run(self) -> AnyRun:
-        """What is trained."""
-        return self.trainer.run
-
-    def carry_out(
-        self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool
-    ) -> tuple[AnyModel, dict[str, Any], list[Row]]:
-        """Train from the folder's last checkpoint, if there is one, to the end; leave everything in the folder."""
-        trainer, data = self.trainer, self.data
-        run, model = trainer.run, trainer.model
-        checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
-        hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with folder.alone() if folder else nullcontext():
-            with compute_threads(run), hears as heard:
-                if folder and isinstance(trainer, FreeTrainer):
-                    trainer.order.write(folder.order)
-                execution = Execution(trainer, data, checkpoints, heard, stop)
-                execution.restore()
-                where = str(folder.path) if folder else ""
-                rows = list(execution.progress.rows)
-                heard(Started(run.preset, where, trainer.steps_done, trainer.steps, run.epochs, rows))
-                progress = execution.run()
-                readouts = readouts_of(model, data, execution.heed) if data.test else {}
-                held_out = True if isinstance(data, TextSet) else None
-                more = bits_of(model, data, execution.heed) | trainer.results()
-                values = values_of(model, data.name, readouts, progress, folder, held_out=held_out, **more)
-            if folder:
-                save_model(model, folder.model)
-                folder.write_result(values, progress.rows)
-        return model, values, progress.rows
-
-
-def _prepare(
-    run: AnyRun,
-    data: AnySet | None,
-    network: nn.Sequential | Sequence[nn.Module] | None,
-    data_dir: str | Path | None,
-    team: Team,
-) -> Job:
-    if isinstance(run, Run) and run.has_own_data:
-        return _prepare_own(run, data, network, team)
-    data = data or load_set(run, data_dir=data_dir)
-    if run.validation:
-        data = data.hold_out()
-    device = _device(run)
-    if isinstance(run, StreamRun):
-        return _prepare_stream(run, data, network is not None, device, team, data_dir)
-    if isinstance(data, TextSet):
-        raise UsageError(f"{data.name} is a text, which only a language model learns from", hint="train a transformer")
-    if network is not None and not isinstance(run.network, Own):
-        raise UsageError("this run describes its network itself", hint="leave out network=, or start a new run")
-    with compute_threads(run):
-        if run.is_planned:
-            job = plan_job(run, data, _blocks(network))
-            if team.engine == "flower":
-                return FlowerLaunch(job, data_dir)
-            return Launch(run, team, data_dir) if team.starts(run) else job
-        return _Job(make_trainer(build_model(run, data, _blocks(network)).to(device), data), data)
-
-
-def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequence[nn.Module] | None, team: Team) -> Job:
-    """Of nodes that each read data of their own: only processes that carry them out do."""
-    if data is not None:
-        raise UsageError("every node reads data of its own", hint="leave out data=, or choose other shards")
-    _device(run)
-    if team.starts(run):
-        check_nodes(run)
-        refuse_missing(run)
-        return Launch(run, team, None)
-    return plan_job(run, gather(run, join_seconds()), _blocks(network))
-
-
-def _prepare_stream(
-    run: StreamRun, data: AnySet, own_network: bool, device: torch.device, team: Team, data_dir: str | Path | None
-) -> Job:
-    if own_network:
-        raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
-    with compute_threads(run):
-        model = build_stream_model(run, data).to(device)
-        refuse_single_examples(model, data)
-        if not run.is_planned:
-            return _Job(make_trainer(model, data), data)
-        job = _planned_job(run, model, data)
-        return Launch(run, team, data_dir, "last checkpoint", job.rows) if team.starts(run) else job
-
-
-def _planned_job(run: StreamRun, model: StreamModel, data: AnySet) -> BaseStreamJob:
-    if run.method is None:
-        return stream_job(run, model, data)
-    from layerline.baselines.job import method_job  # here: PyTorch's pipelines take seconds to import
-
-    return method_job(run, model, data)
-
-
 def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
     """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
     if own_network and isinstance(run, Run):
@@ -289,30 +174,10 @@ def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
         dataset=str(Path(name).expanduser().resolve()) if is_path else name,  # found from any folder when resumed
         **run.settled,
         threads=run.threads or max(1, usable_cores() // run.nodes),
-        device=_device(run).type,
+        device=device_of(run).type,
     )
 
 
 def _is_own(data: AnySet | None) -> bool:
     """Whether a set cannot be read by its name."""
     return data is not None and data.name not in (*dataset_names(), *TEXT_NAMES) and not Path(data.name).exists()
-
-
-def _device(run: AnyRun) -> torch.device:
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device here", hint="leave out --device, or: --device cpu")
-    return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _blocks(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Module] | None:
-    if network is None:
-        return None
-    if isinstance(network, nn.Sequential):
-        return split_each(network)
-    blocks = list(network) if isinstance(network, Sequence | nn.ModuleList) else []
-    if not blocks or not all(isinstance(block, nn.Module) for block in blocks):
-        raise UsageError(
-            f"a {type(network).__name__} is no network of blocks",
-            hint="give an nn.Sequential, or a list with a module for every block",
-        )
-    return blocks

@@ -19,7 +19,7 @@ from layerline.runtime.stream.free_node import FreeNode
 from layerline.runtime.stream.free_worker import FreeWorker
 from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link
-from layerline.schedules.merge import Recorded
+from layerline.schedules.merge import Merged
 from layerline.schedules.timing import Async
 from layerline.stream_member import Member
 from layerline.stream_sitting import Alone, in_order
@@ -96,7 +96,7 @@ class FreeAlone(Alone):
     def _more(self, noted: Sequence[Noted], link: Link) -> dict[str, Any]:
         records, blocks = self._records(), len(self.job.model.blocks)
         events, times = (np.concatenate([each[name].numpy() for each in records]) for name in ("events", "times"))
-        recorded = Recorded.of(events, times, blocks, self.feed.steps)
+        recorded = Merged.of(events, times, blocks, self.feed.steps)
         if self.folder:
             recorded.order.write(self.folder.order)
         tallies = {name: tally for each in records for name, tally in each.items() if name.startswith("tally.")}

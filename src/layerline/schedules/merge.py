@@ -16,7 +16,7 @@ from layerline.schedules.order import Order
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Merged:
     """Events in order, and the seconds since 1970 at which each began and ended."""
 
     order: Order
@@ -24,7 +24,7 @@ class Recorded:
     """[events, 2]"""
 
     @staticmethod
-    def of(events: NDArray[np.int32], times: NDArray[np.float64], blocks: int, steps: int) -> Recorded:
+    def of(events: NDArray[np.int32], times: NDArray[np.float64], blocks: int, steps: int) -> Merged:
         """From all events [n, 2] and their times [n, 2], node after node; a block's own are in order.
 
         LayerlineError where a minibatch was used that nobody made.
@@ -46,7 +46,7 @@ class Recorded:
             made[block] += 1
         order = Order(np.ascontiguousarray(events[merged]), blocks, steps)
         order.check("what the nodes recorded")
-        return Recorded(order, times[merged])
+        return Merged(order, times[merged])
 
     def facts(self) -> list[dict[str, int | float]]:
         """Of every block, from 1: what it learned from, how often, and how old it was."""

@@ -27,7 +27,7 @@ from layerline.runtime.stream.free_node import FreeNode
 from layerline.runtime.stream.landing import Landing
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
-from layerline.schedules.merge import Recorded
+from layerline.schedules.merge import Merged
 from layerline.schedules.replay import Ring
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
@@ -295,7 +295,7 @@ def test_records_become_an_order_that_could_have_happened(seed: int, skew: float
     second = [(1, source) for source in sorted(draw.integers(0, steps, size=steps).tolist())]
     events = np.array(first + second, dtype=np.int32)
     begins = np.concatenate([np.arange(steps), skew + np.sort(draw.uniform(0, 30, steps))])
-    recorded = Recorded.of(events, np.stack([begins, begins + 0.5], 1), 2, steps)
+    recorded = Merged.of(events, np.stack([begins, begins + 0.5], 1), 2, steps)
     recorded.order.check("it")
     for block, own in enumerate((first, second)):
         assert [tuple(e) for e in recorded.order.events.tolist() if e[0] == block] == own
@@ -306,12 +306,12 @@ def test_ages_and_uses() -> None:
     """Block 2 begins when blocks 1 has finished four steps, and takes the second and the last of them."""
     events = np.array([(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (1, 3), (1, 3)], dtype=np.int32)
     begins = np.array([0, 1, 2, 3, 4, 5, 6, 7], dtype=np.float64)
-    first, second = Recorded.of(events, np.stack([begins, begins + 1], 1), 2, 4).facts()
+    first, second = Merged.of(events, np.stack([begins, begins + 1], 1), 2, 4).facts()
     assert first == {"block": 1, "passed_on": 0, "minibatches": 4, "uses": 1.0, "most_uses": 1}
     assert second == {
         **{"block": 2, "passed_on": 0, "minibatches": 2, "uses": 2.0, "most_uses": 3},
         **{"age": 0.5, "oldest": 2},
     }
     with pytest.raises(LayerlineError, match="after 4 events"):
-        Recorded.of(events[[0, 1, 2, 3, 4]] + np.array([0, 5]) * (np.arange(5) == 4)[:, None].astype(np.int32),
+        Merged.of(events[[0, 1, 2, 3, 4]] + np.array([0, 5]) * (np.arange(5) == 4)[:, None].astype(np.int32),
                     np.stack([begins, begins + 1], 1)[:5], 2, 1)  # fmt: skip
