@@ -57,13 +57,7 @@ class Team:
         member = Membership.of_environment()
         if self.engine == "flower":
             check_engine(run, self.engine)
-            if own:
-                raise UsageError(
-                    "participants cannot be handed data or modules from Python",
-                    hint="let them read it: name the data set in the run; or leave out engine",
-                )
-            if not has_folder:
-                raise UsageError("participants and server leave their results in a folder", hint="give out_dir")
+            _refuse_unshared("participants", "engine", own, has_folder)
             return
         if member and run.is_planned:
             refuse_idle(member.world, run.nodes)
@@ -84,13 +78,18 @@ class Team:
                 hint="choose --nodes (and, in chapters, --schedule), or one process",
             )
         refuse_idle(self.processes, run.nodes)
-        if own:
-            raise UsageError(
-                "other processes cannot be handed data or modules from Python",
-                hint="let them read it: name the data set in the run; or leave out processes",
-            )
-        if not has_folder:
-            raise UsageError("several processes leave their results in a folder", hint="give out_dir")
+        _refuse_unshared("other processes", "processes", own, has_folder)
+
+
+def _refuse_unshared(who: str, setting: str, own: bool, has_folder: bool) -> None:
+    """UsageError for what those who are started by `setting` cannot see."""
+    if own:
+        raise UsageError(
+            f"{who} cannot be handed data or modules from Python",
+            hint=f"let them read it: name the data set in the run; or leave out {setting}",
+        )
+    if not has_folder:
+        raise UsageError(f"{who} leave their results in a folder", hint="give out_dir")
 
 
 def begun_with(folder: RunFolder) -> Engine:

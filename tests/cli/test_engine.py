@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import layerline as ll
 from cli.command import Layerline
+from layerline.data.digits import load_digits
+from layerline.errors import UsageError
+from layerline.presets.presets import preset
 from layerline.runtime.flower.local import TIDY, Deployment, app_settings
 
 
@@ -55,3 +61,18 @@ def test_the_example_hands_in_the_same_app_as_the_command_line() -> None:
     for reference in components.values():
         module, _, name = reference.partition(":")
         assert hasattr(import_module(module), name)
+
+
+@pytest.mark.parametrize(
+    ("given", "who"),
+    [({"engine": "flower"}, "participants"), ({"processes": 2}, "other processes")],
+)
+def test_what_others_cannot_see_is_refused(given: dict[str, Any], who: str, tmp_path: Path) -> None:
+    """Before anything is read or made: data in memory, and results that have no folder."""
+    run = preset("federated-digits").run
+    own = replace(load_digits(), name="my own")
+    with pytest.raises(UsageError, match=f"{who} cannot be handed data"):
+        ll.train(run, data=own, out_dir=tmp_path / "run", **given)
+    with pytest.raises(UsageError, match=f"{who} leave their results in a folder"):
+        ll.train(run, **given)
+    assert not (tmp_path / "run").exists()
