@@ -106,6 +106,6 @@ def test_faded_moments_are_dropped() -> None:
     state = Adam().init([torch.zeros(6)])
     state.first[0].copy_(torch.tensor([1e-40, -1e-40, 1e-31, -3e-30, 1e-3, 0.0]))
     state.second[0].fill_(1e-40)
-    state.drop_denormal()
+    state.drop_faded()
     assert torch.equal(state.first[0], torch.tensor([0.0, 0.0, 0.0, -3e-30, 1e-3, 0.0]))
     assert (state.second[0] > 0).all(), "second moments fade a hundred times more slowly"

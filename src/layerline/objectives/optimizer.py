@@ -22,6 +22,8 @@ from torch import Tensor
 from layerline.settings import Settings
 
 _FADED = 1e-30
+FADING = 128
+"""Updates after which moments are looked through: 0.9¹²⁸ · 1e-30 is still a normal number, so none ever is denormal."""
 
 
 @dataclass
@@ -51,11 +53,11 @@ class AdamState:
         pairs = zip(self.first[index].chunk(chunks), self.second[index].chunk(chunks), strict=True)
         return [AdamState([first], [second], [self.steps[index]]) for first, second in pairs]
 
-    def drop_denormal(self) -> None:
+    def drop_faded(self) -> None:
         """First moments that have faded to nothing become 0: those of a unit that is never active end in denormal
-        numbers, which processors are slow with. Below 1e-30 a moment moves no weight; once 0, it stays so."""
+        numbers, with which an update takes twice as long. Up to 1e-30 a moment moves no weight; once 0, it stays so."""
         for first in self.first:
-            first.masked_fill_(first.abs() < _FADED, 0)
+            torch.hardshrink(first, _FADED, out=first)
 
     def after(self, index: int) -> AdamState:
         """The state of the parameters behind `index`."""

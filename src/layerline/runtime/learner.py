@@ -27,7 +27,7 @@ from layerline.blocks.normaliser import row_norms
 from layerline.data.labels import LabelledViews
 from layerline.errors import UsageError
 from layerline.objectives.base import BaseObjective
-from layerline.objectives.optimizer import Adam
+from layerline.objectives.optimizer import FADING, Adam
 
 BlockInput = Tensor | LabelledViews
 
@@ -49,13 +49,20 @@ class Learner(ABC):
         """Draw what the objective needs for an epoch."""
         self.objective.begin_epoch(self.state, self.units, generator)
 
-    @abstractmethod
+    @torch.no_grad()
     def learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """One minibatch: forward, local gradient, update.
 
         Returns the outputs before the update h [R, …] (valid until the next call), their row norms [R] and the
         objective's record. `batch` is the minibatch's number in the epoch.
         """
+        if batch % FADING == 0:
+            self.moments.drop_faded()
+        return self._learn(x, labels_B, lr, batch)
+
+    @abstractmethod
+    def _learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `learn` says."""
 
     @abstractmethod
     def forward(self, x: BlockInput) -> Tensor:
@@ -101,8 +108,7 @@ class LinearLearner(Learner):
         self._other_moments = self.moments.after(0)
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    @torch.no_grad()
-    def learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         rows = x.shape[0] if isinstance(x, Tensor) else x.label_RC.shape[0]
         h_RN, dz_RN = self._rows(rows)
         self._forward(x, h_RN)  # 1
@@ -191,7 +197,7 @@ class AutogradLearner(Learner):
         super().begin_epoch(generator)
         self._seed = generator.initial_seed()
 
-    def learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         devices = [labels_B.device] if labels_B.is_cuda else []
         with torch.random.fork_rng(devices), torch.enable_grad(), self._autocast(labels_B):
             # A module's own draws (dropout) are a function of the minibatch, too, so that a resumed run repeats them.

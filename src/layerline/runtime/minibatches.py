@@ -71,8 +71,6 @@ class MinibatchNode(ChapterTrainer):
             if self._begun.get(stage) != epoch:
                 learner.begin_epoch(generator(self.run.seed, "dropout", stage, epoch))
                 self._begun[stage] = epoch
-            if batch == 0:
-                learner.moments.drop_denormal()
             x = self._inputs(epoch, batch) if inputs is None else inputs
             _, _, record = learner.learn(x, labels_B, self.lr(epoch, batch), batch)
             self.record(name, record)

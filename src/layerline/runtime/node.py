@@ -69,8 +69,6 @@ class Node(Trainer):
         order_n = self.order(epoch)
         if name != "head":
             self.learners[stage].begin_epoch(generator(self.run.seed, "dropout", stage, epoch))
-            if batch == 0:
-                self.learners[stage].moments.drop_denormal()
         for number in range(batch, self.batches):
             part = self.batch_slice(number)
             self._learn(stage, order_n[part.start : part.stop], epoch, number)

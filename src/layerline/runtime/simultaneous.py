@@ -46,8 +46,6 @@ class SimultaneousTrainer(Trainer):
             order_n, augmentation_n = self.order(epoch), self.data.augmentation(epoch)
             for index, learner in enumerate(self.learners):
                 learner.begin_epoch(generator(self.run.seed, "dropout", index, epoch))
-                if self.cursor.batch == 0:
-                    learner.moments.drop_denormal()
             for batch in range(self.cursor.batch, self.batches):
                 part = self.batch_slice(batch)
                 self._learn(order_n[part.start : part.stop], epoch, batch, augmentation_n)
