@@ -38,6 +38,7 @@ _SETTINGS = """
     --dropout --objective.dropout
     --negatives
     --judge --negatives.judge
+    --temperature --negatives.temperature
     --blurs --negatives.blurs
     --bank --negatives.bank
     --readout

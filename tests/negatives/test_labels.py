@@ -55,13 +55,15 @@ def test_random_labels_are_even() -> None:
     assert chi_square(others, torch.full((9,), 1000.0)) < 26  # 8 degrees of freedom, p = 0.001
 
 
-def test_sampled_labels_follow_the_softmax_over_the_wrong_ones() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_sampled_labels_follow_the_softmax_over_the_wrong_ones(temperature: float) -> None:
     scores = torch.tensor([2.0, 0.0, 1.0, 5.0, -1.0])
+    policy = Sampled(temperature=temperature)
     n = 20_000
     labels = torch.full((n,), 3)
-    counts = torch.bincount(Sampled().draw(labels, 5, scores.expand(n, 5), drawn(1)), minlength=5).double()
+    counts = torch.bincount(policy.draw(labels, 5, scores.expand(n, 5), drawn(1)), minlength=5).double()
     keep = torch.tensor([0, 1, 2, 4])
-    expected = n * torch.softmax(scores[keep].double(), 0)
+    expected = n * torch.softmax(scores[keep].double() / temperature, 0)
     assert counts[3] == 0
     assert chi_square(counts[keep], expected) < 16.3  # 3 degrees of freedom, p = 0.001
 

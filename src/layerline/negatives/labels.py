@@ -10,6 +10,7 @@ from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor
 
 from layerline.settings import Settings
@@ -89,6 +90,9 @@ class Sampled(LabelNegatives):
     judge: Literal["readout", "first-block"] = "readout"
     """Whose softmax: the readout's (Hinton: the head, on the neutral pass through all blocks), or that of a head of its
     own on the first block's neutral activity, which saves the pass through the others."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What the scores are divided by (Hinton: 1). A judge that has become sure of the right label asks for the same few
+    wrong ones; what it never asks for, the network unlearns. Long trainings want more."""
 
     def when(self, order: str) -> When:
         return "minibatch" if order == "simultaneous" else "chapter"
@@ -98,4 +102,5 @@ class Sampled(LabelNegatives):
             return random_wrong(labels_n, classes, generator)
         # Gumbel-max: the argmax of score + noise is a draw from the softmax, and needs no normalisation.
         uniform = torch.rand(scores_nC.shape, generator=generator).clamp_min_(1e-12).to(scores_nC.device)
-        return (without_right(scores_nC, labels_n) - uniform.log().neg_().log_()).argmax(1)
+        noise_nC = uniform.log().neg_().log_()
+        return (without_right(scores_nC, labels_n).div_(self.temperature) - noise_nC).argmax(1)
