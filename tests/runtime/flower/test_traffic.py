@@ -52,6 +52,9 @@ class Overheard(Link):
     def hello(self, member: int) -> str:
         return self._push(member, Message(RecordDict(), member, "query.hello"))
 
+    def account(self, member: int, run: str) -> str:
+        return self._push(member, app.account_message(member, run))
+
     def order(self, member: int, asked: Asked, order: Order) -> str:
         return self._push(member, app.order_message(member, asked, order))
 

@@ -32,7 +32,7 @@ from layerline.run import Run
 from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.flower.adopting import adopt
 from layerline.runtime.flower.mail import Mailbox, Parcel
-from layerline.runtime.judging import Judged, readouts_of
+from layerline.runtime.judging import Judged, judge_own, readouts_of
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Pipeline, part_of
 from layerline.runtime.post import Post
@@ -121,13 +121,14 @@ class Participant:
         return Answer(tuple(notes[order.heard :]), tuple(self._mail.take(known)))
 
     def judge(self, gone: Sequence[int], finished: Sequence[Parcel]) -> Judged:
-        """How right the finished blocks are on the examples here: held-out ones, if there are any, else all."""
+        """How right the finished blocks are on the examples here; of data of its own, on those held out, if any are."""
         with compute_threads(self.run):
             plan = without(self._whole, gone) if gone else self._whole
             model = finished_model(self._pipeline, plan, finished)
+            if isinstance(self.data, OwnData):
+                return judge_own(model, self.data)
             own = part_of(self.run, self.plan, self.data, self.number)
-            test = own.test if isinstance(self.data, OwnData) and own.test else own.train
-            return {self.number: (len(test), readouts_of(model, replace(own, test=test)))}
+            return {self.number: (len(own.train), readouts_of(model, replace(own, test=own.train)))}
 
     def close(self) -> None:
         """Done with it for now; whatever comes next begins from what is on disk."""
