@@ -31,6 +31,7 @@ from layerline.presets.presets import preset
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
+from layerline.runtime.flower.budget import releases
 from layerline.runtime.flower.conductor import Conductor
 from layerline.runtime.flower.federation import Federation, Link
 from layerline.runtime.flower.local import check_flower
@@ -45,6 +46,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.runtime.together import Trained, started
 from layerline.sets import load_set
 from layerline.transport.codecs import Int8
+from layerline.transport.privacy import LocalDp
 
 _ALIVE_SECONDS = 5.0
 
@@ -140,6 +142,8 @@ class Server:
                 note=partial(self._note, heard),
                 accounts=to_text(data.accounts) if isinstance(data, OwnData) else "",
             )
+            if not before.sittings:
+                self._note_privacy(heard)
             self._tell(conductor)
             federation.carry_out(lambda: self._tell(conductor))
             model = finished_model(pipeline, conductor.plan, conductor.final())
@@ -154,6 +158,12 @@ class Server:
         if not path.exists():
             write_text(path, f"{self.job.run.preset}-{uuid.uuid4().hex}")
         return path.read_text(encoding="utf-8")
+
+    def _note_privacy(self, heard: Listener) -> None:
+        privacy, most = self.job.run.privacy, max(releases(self.job.plan))
+        if isinstance(privacy, LocalDp):
+            together = f"({most * privacy.epsilon:g}, {most * privacy.delta:g})"
+            self._note(heard, f"a participant sends up to {most} blocks with noise: {together}-private together")
 
     def _note(self, heard: Listener, words: str) -> None:
         heard(Noted(words))
@@ -171,7 +181,10 @@ class Server:
         Of those with data of their own, what they find is said as of any nodes with such data.
         """
         traffic = conductor.traffic
-        more = {"engine": "flower", "bytes_up": traffic.up, "bytes_down": traffic.down}
+        more: dict[str, Any] = {"engine": "flower", "bytes_up": traffic.up, "bytes_down": traffic.down}
+        if isinstance(privacy := self.job.run.privacy, LocalDp):
+            more["epsilons"] = [count * privacy.epsilon for count in releases(self.job.plan)]
+            more["deltas"] = [count * privacy.delta for count in releases(self.job.plan)]
         if self.job.run.has_own_data:
             return more
         readout, found = self.job.run.readout.kind, [judged[node] for node in range(self.job.plan.nodes)]

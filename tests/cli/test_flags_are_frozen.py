@@ -58,6 +58,11 @@ _SETTINGS = """
     --send-optimizer-state --no-send-optimizer-state
     --codec
     --first --codec.first
+    --privacy
+    --clipping --privacy.clipping
+    --epsilon --privacy.epsilon
+    --delta --privacy.delta
+    --sensitivity --privacy.sensitivity
     --shards
     --concentration --shards.concentration
     --batch-size

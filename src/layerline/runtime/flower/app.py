@@ -1,4 +1,4 @@
-"""The Flower app: what a message says, on both sides. Flower is known here and in `executor` and `node`, nowhere else.
+"""The Flower app: what a message says, on both sides. Flower is known here, in `release`, `executor` and `node` only.
 
     query.hello      server asks which part of the data a SuperNode holds        ─► its number
     query.account    server asks for an account of its own data                  ─► shape, classes, counts
@@ -28,10 +28,12 @@ from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.errors import LayerlineError, UsageError
 from layerline.run import Run
+from layerline.runtime.flower.budget import check_budget
 from layerline.runtime.flower.federation import Asked, Link, Lost, Refused, Reply
 from layerline.runtime.flower.mail import Parcel
 from layerline.runtime.flower.own import account_here, data_here, of_text
 from layerline.runtime.flower.participant import Answer, Order, Participant
+from layerline.runtime.flower.release import release
 from layerline.runtime.planning import plan_of
 from layerline.sets import load_set
 
@@ -179,7 +181,9 @@ def _participant(said: dict[str, Any], context: Context) -> Participant:
         run = _run(said)
         data = _data(run, node, said, context)
         folder = Path(_word(context, "folder") or HOME).expanduser() / Path(name).name / f"node-{node + 1}"
-        _participants[name, node] = Participant(run, plan_of(run, data), data, node, folder)
+        plan = plan_of(run, data)
+        check_budget(run, plan, node, context.node_config.get("max-epsilon"))
+        _participants[name, node] = Participant(run, plan, data, node, folder, release(run.privacy))
     return _participants[name, node]
 
 
