@@ -49,7 +49,7 @@ class LocalDp(Settings):
     epsilon: float = Field(default=1.0, gt=0, le=100)
     """ε of one block, once; K blocks of a participant together have at most K·ε."""
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    """δ of one block, once: the chance that ε does not hold."""
+    """δ of one block, once: the probability that the promise leaves open."""
     sensitivity: float | None = Field(default=None, gt=0)
     """s: how far apart two updates may lie; left out: 2·C, any two. C, if only that somebody took part is to be
     hidden."""
