@@ -245,8 +245,8 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
         "x.toml: unknown setting 'objective.loss.beta'; there is: alpha, kind",
     ),
     (
-        {"network": {"kind": "mlp", "normaliser": {"kind": "rms", "epsilon": 1}}},
-        "x.toml: unknown setting 'network.normaliser.epsilon'; did you mean 'eps'?",
+        {"network": {"kind": "mlp", "normaliser": {"kind": "rms", "epsilo": 1}}},
+        "x.toml: unknown setting 'network.normaliser.epsilo'; did you mean 'eps'?",
     ),
     ({"negatives": {"kind": "adaptiv"}}, "x.toml: negatives: there is no 'adaptiv'; did you mean 'adaptive'?"),
     (

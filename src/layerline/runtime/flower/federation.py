@@ -152,6 +152,8 @@ class Federation:
                 node = waiting.pop(name)
                 if isinstance(reply, Reply):
                     judged[node] = int(reply.said["examples"]), json.loads(reply.said["readouts"])
+                elif isinstance(reply, Refused):
+                    self.note(f"node {node + 1} did not judge the finished blocks: {reply.what}")
             time.sleep(_SECONDS_BETWEEN)
         return judged
 
