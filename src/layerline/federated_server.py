@@ -54,8 +54,9 @@ _ALIVE_SECONDS = 5.0
 def serve(link: Link, settings: Mapping[str, Any]) -> None:
     """The server of a run: what `settings` (of the app) name, to its end.
 
-    `run-dir`: the folder of a run, to go on with; else `preset` starts a new one in `out-dir`. `data-dir`: where data
-    sets lie here; `patience`: seconds to wait for SuperNodes. An error is left in the folder, too.
+    `run-dir`: the folder of a run, to go on with; else `preset` (a name, or a run as a TOML file) starts a new one in
+    `out-dir`. `data-dir`: where data sets lie here; `patience`: seconds to wait for SuperNodes. An error is left in the
+    folder, too.
     """
     data_dir = str(settings.get("data-dir") or "") or None
     folder = _folder(settings)
@@ -101,7 +102,7 @@ def _folder(settings: Mapping[str, Any]) -> RunFolder:
     if where and (Path(where) / "config.toml").exists():
         return RunFolder.open(Path(where))
     name = str(settings.get("preset") or "federated-digits")
-    run = preset(name).run
+    run = Run.from_toml(name) if name.endswith(".toml") else preset(name).run
     settled = run.replace(**run.settled, threads=run.threads or 1, device="cpu")
     return RunFolder.create(settled, Path(where) if where else None)
 
