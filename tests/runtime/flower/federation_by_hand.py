@@ -75,3 +75,14 @@ class Federation:
         for each in self.warm.values():
             each.close()
         return weights_sha256(finished_model(self.pipeline, self.conductor.plan, self.conductor.final()))
+
+
+def until(federation: Federation, rows: int) -> None:
+    """Carry out tasks until so many rows with a lasting result are done."""
+    while federation.conductor.done[0] < rows:
+        for node in range(federation.plan.nodes):
+            order = federation.conductor.order(node, holder=node)
+            if order is not None:
+                answer = federation.participant(node).carry_out(order)
+                federation.answers.append(answer)
+                federation.conductor.take(node, node, answer)

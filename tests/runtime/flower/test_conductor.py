@@ -20,7 +20,7 @@ from layerline.runtime.planning import planned
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Plan
-from runtime.flower.federation_by_hand import DATA, Federation
+from runtime.flower.federation_by_hand import DATA, Federation, until
 from small_runs import LOCAL, small_run
 
 RELAY: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
@@ -66,15 +66,6 @@ def test_processes_that_end_and_answers_that_are_lost_change_no_bit(
 
 
 LOSSLESS = [kind for kind in KINDS if "int8" not in kind]
-
-
-def until(federation: Federation, rows: int) -> None:
-    """Carry out tasks until so many rows with a lasting result are done."""
-    while federation.conductor.done[0] < rows:
-        for node in range(federation.plan.nodes):
-            order = federation.conductor.order(node, holder=node)
-            if order is not None:
-                federation.conductor.take(node, node, federation.participant(node).carry_out(order))
 
 
 @pytest.mark.parametrize(("kind", "rows"), [*((kind, 8) for kind in LOSSLESS), ("relay", 3), ("averaged", 3)])

@@ -96,6 +96,28 @@ def test_own_data_ends_with_the_bits_of_the_torch_engine(kind: str, clinics: str
     assert values["engine"] == "flower"
 
 
+def test_a_run_as_a_file(clinics: str, tmp_path: Path) -> None:
+    """As the guide describes it; the server's machine has no such path."""
+    (tmp_path / "run.toml").write_text(
+        """
+        dataset = "patients/{node}.npz"
+        order = "chapters"
+        nodes = 2
+        epochs = 2
+        threads = 1
+        network.widths = [16, 16]
+        shards.kind = "own"
+        schedule = { kind = "federated", average = true }
+        """
+    )
+    link = Overheard(tmp_path / "participants", *holding(clinics))
+    serve(link, {"preset": str(tmp_path / "run.toml"), "out-dir": str(tmp_path / "run"), "quiet": 1, "patience": 5})
+    app._participants.clear()
+    values = json.loads((tmp_path / "run/result.json").read_text())
+    assert values["node_examples"] == [150, 90]
+    assert values["dataset"] == "patients/{node}.npz"
+
+
 def test_counts_travel_and_nothing_else_of_the_data(clinics: str, tmp_path: Path) -> None:
     _, link = on_flower(federated(clinics, standardise="none"), tmp_path / "run", *holding(clinics))
     blobs = [blob for message in link.said for blob in bytes_of(message.content)]

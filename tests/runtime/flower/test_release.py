@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from layerline.schedules.plan import Plan
 from layerline.transport.link import Incoming
 from layerline.transport.message import Wire
 from layerline.transport.privacy import Clipped, LocalDp, Open
-from runtime.flower.federation_by_hand import Federation
+from runtime.flower.federation_by_hand import Federation, until
 from small_runs import small_run
 
 SHAPES = {"block.weight": (7, 5), "block.bias": (7,), "state.mean": (1,)}
@@ -88,13 +89,28 @@ def test_a_slot_is_noised_once_however_often_it_is_asked_for(average: bool, tmp_
     federation = Federation(run, tmp_path, random.Random(3), harm=0.4, release=release(LocalDp(clipping=0.1)))
     federation.carry_out()
     sent = blocks_of(federation, federation.plan)
+    first = all_alike(sent)
+    assert len(sent) > len(first)
+    assert not any(fact["metrics"] for answer in federation.answers for fact in answer.facts)
+    assert all(not name.startswith("optimizer") for _, tensors in sent for name in tensors)
+
+
+def all_alike(sent: list[tuple[int, dict[str, Tensor]]]) -> dict[int, dict[str, Tensor]]:
+    """By row, its block, which is the same whenever and to whomever it was sent."""
     first: dict[int, dict[str, Tensor]] = {}
     for row, tensors in sent:
         before = first.setdefault(row, tensors)
         assert all(torch.equal(before[name], tensors[name]) for name in tensors)
-    assert len(sent) > len(first)
-    assert not any(fact["metrics"] for answer in federation.answers for fact in answer.facts)
-    assert all(not name.startswith("optimizer") for _, tensors in sent for name in tensors)
+    return first
+
+
+def test_who_takes_a_node_over_draws_no_noise_for_what_was_sent(tmp_path: Path) -> None:
+    federation = Federation(federated(True), tmp_path, random.Random(0), release=release(LocalDp(clipping=0.1)))
+    until(federation, 15)
+    federation.warm.pop((1, 0)).close()
+    shutil.rmtree(tmp_path / "participant-1")
+    federation.carry_out(holders={1: 99})
+    assert len(all_alike(blocks_of(federation, federation.plan))) == 27
 
 
 def test_noise_is_in_all_that_leaves_and_never_the_same(tmp_path: Path) -> None:
