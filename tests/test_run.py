@@ -319,9 +319,12 @@ def test_digest() -> None:
         "threads": 1,
         "device": "cpu",
     }
-    assert set(changes) | set(INDIFFERENT) | {"exchange"} == set(Run.model_fields)
+    assert set(changes) | set(INDIFFERENT) | {"exchange", "privacy"} == set(Run.model_fields)
     ring = run.replace(schedule=AllLayers())  # exchange by itself fits no run of one node
     assert ring.replace(exchange="batch").digest() != ring.digest()
+    average = run.replace(schedule=Federated(average=True), send_optimizer_state=False)  # nor does privacy
+    assert average.replace(privacy=Clipped()).digest() != average.digest()
+    assert average.replace(schedule=Federated(average=True, mean="equal")).digest() != average.digest()
     digests = {run.digest()} | {run.replace(**{name: value}).digest() for name, value in changes.items()}
     assert len(digests) == len(changes) + 1
     assert run.replace(**INDIFFERENT).digest() == run.digest()

@@ -22,13 +22,13 @@ def test_delta_is_the_area_by_which_one_density_exceeds_the_other(epsilon: float
     assert exact_delta(epsilon, mu) == pytest.approx(area, rel=1e-3, abs=1e-12)
 
 
-@given(epsilon=st.floats(0.01, 0.999), delta=st.floats(1e-9, 0.5))
+@given(epsilon=st.floats(0.01, 0.999), delta=st.floats(1e-15, 0.999))
 def test_below_one_the_formula_keeps_its_word(epsilon: float, delta: float) -> None:
     """As Dwork and Roth prove."""
     LocalDp(epsilon=epsilon, delta=delta)
 
 
-@given(epsilon=st.floats(0.01, 100), delta=st.floats(1e-9, 0.5), clipping=st.floats(0.01, 100))
+@given(epsilon=st.floats(0.01, 100), delta=st.floats(1e-15, 0.999), clipping=st.floats(0.01, 100))
 def test_what_is_accepted_is_private(epsilon: float, delta: float, clipping: float) -> None:
     try:
         privacy = LocalDp(epsilon=epsilon, delta=delta, clipping=clipping)

@@ -46,9 +46,9 @@ class LocalDp(Settings):
     kind: Literal["local-dp"] = "local-dp"
     clipping: float = Field(default=1.0, gt=0)
     """C: the largest L2 norm of what a slot changes in a block, over all its parameters together."""
-    epsilon: float = Field(default=1.0, gt=0, le=100)
+    epsilon: float = Field(default=1.0, ge=1e-6, le=100)
     """ε of one block, once; K blocks of a participant together have at most K·ε."""
-    delta: float = Field(default=1e-5, gt=0, lt=1)
+    delta: float = Field(default=1e-5, ge=1e-15, lt=1)
     """δ of one block, once: the probability that the promise leaves open."""
     sensitivity: float | None = Field(default=None, gt=0)
     """s: how far apart two updates may lie; left out: 2·C, any two. C, if only that somebody took part is to be
@@ -62,7 +62,12 @@ class LocalDp(Settings):
     @property
     def deviation(self) -> float:
         """σ, of every number of a block."""
-        return self.apart * math.sqrt(2 * math.log(1.25 / self.delta)) / self.epsilon
+        return self.apart / self._mu
+
+    @property
+    def _mu(self) -> float:
+        """s / σ."""
+        return self.epsilon / math.sqrt(2 * math.log(1.25 / self.delta))
 
     @model_validator(mode="after")
     def _keeps_its_word(self) -> LocalDp:
@@ -72,7 +77,7 @@ class LocalDp(Settings):
                 "less than it says",
                 hint="leave out --sensitivity, or choose a smaller --clipping",
             )
-        if exact_delta(self.epsilon, self.apart / self.deviation) > self.delta:
+        if exact_delta(self.epsilon, self._mu) > self.delta:
             raise UsageError(
                 f"the noise that Flower's formula gives for epsilon {self.epsilon:g} and delta {self.delta:g} is too "
                 "little for them",
