@@ -29,6 +29,7 @@ from layerline.schedules.federated import Federated
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.single_layer import SingleLayer
 from layerline.transport.codecs import Bf16, Fp32, Int8
+from layerline.transport.privacy import Clipped, LocalDp, Open
 
 POSITIVE = st.floats(1e-8, 100, exclude_min=True)
 SHARE = st.floats(0, 1, exclude_max=True)
@@ -77,7 +78,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
             ranking=st.sampled_from(["last", "shared"]),
             delay=st.none() | st.lists(st.integers(1, 9), min_size=1).map(tuple),
         ),
-        st.builds(Federated, average=st.booleans()),
+        st.builds(Federated, average=st.booleans(), mean=st.sampled_from(["examples", "equal"])),
         st.builds(Dff, batch=st.sampled_from(["full", "mini"])),
     ),
     "exchange": st.sampled_from(["chapter", "chapter", "batch"]),
@@ -85,6 +86,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "send_optimizer_state": st.booleans(),
     "codec": st.one_of(
         st.builds(Fp32), st.builds(Bf16), st.builds(Int8, first=st.sampled_from(["int8", "bf16", "exact"]))
+    ),
+    "privacy": st.one_of(
+        st.builds(Open), st.builds(Clipped, clipping=POSITIVE), st.builds(LocalDp, epsilon=st.floats(0.01, 8.0))
     ),
     "shards": st.one_of(st.builds(Iid), st.builds(ByLabel), st.builds(Dirichlet, concentration=POSITIVE)),
     "batch_size": st.integers(1, 10**6),
@@ -152,7 +156,24 @@ def test_every_field_is_drawn() -> None:
     assert set(FIELDS) | {"epochs", "chapters", "speeds"} == set(Run.model_fields)
 
 
+PRIVATE: dict[str, Any] = {"privacy": {"kind": "local-dp"}, "send_optimizer_state": False, "nodes": 2}
+FEDERATED: dict[str, Any] = {"schedule": {"kind": "federated", "average": True}, "order": "chapters"}
+
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "noise, moments travel": (
+        PRIVATE | FEDERATED | {"send_optimizer_state": True},
+        "moments(.|\n)*--no-send-optimizer-state",
+    ),
+    "noise, all-layers": (PRIVATE | {"schedule": {"kind": "all-layers"}, "order": "chapters"}, "--schedule federated"),
+    "noise, per batch": (PRIVATE | FEDERATED | {"exchange": "batch"}, "--exchange chapter"),
+    "too little noise for what it promises": (
+        PRIVATE | FEDERATED | {"privacy": {"kind": "local-dp", "epsilon": 20.0}},
+        "smaller --epsilon",
+    ),
+    "updates further apart than said": (
+        PRIVATE | FEDERATED | {"privacy": {"kind": "local-dp", "clipping": 2.0, "sensitivity": 1.0}},
+        "--sensitivity",
+    ),
     "chapters": ({"epochs": 10, "chapters": 4}, "4 chapters do not divide 10 epochs\n.*--chapters 2"),
     "more chapters than epochs": ({"epochs": 4, "chapters": 10}, "10 chapters do not divide 4 epochs\n.*--chapters 4"),
     "width 0": ({"network": {"kind": "mlp", "widths": [5, 0]}}, "at least one unit"),
@@ -224,8 +245,8 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
         "x.toml: unknown setting 'objective.loss.beta'; there is: alpha, kind",
     ),
     (
-        {"network": {"kind": "mlp", "normaliser": {"kind": "rms", "epsilon": 1}}},
-        "x.toml: unknown setting 'network.normaliser.epsilon'; did you mean 'eps'?",
+        {"network": {"kind": "mlp", "normaliser": {"kind": "rms", "epsilo": 1}}},
+        "x.toml: unknown setting 'network.normaliser.epsilo'; did you mean 'eps'?",
     ),
     ({"negatives": {"kind": "adaptiv"}}, "x.toml: negatives: there is no 'adaptiv'; did you mean 'adaptive'?"),
     (
@@ -298,9 +319,12 @@ def test_digest() -> None:
         "threads": 1,
         "device": "cpu",
     }
-    assert set(changes) | set(INDIFFERENT) | {"exchange"} == set(Run.model_fields)
+    assert set(changes) | set(INDIFFERENT) | {"exchange", "privacy"} == set(Run.model_fields)
     ring = run.replace(schedule=AllLayers())  # exchange by itself fits no run of one node
     assert ring.replace(exchange="batch").digest() != ring.digest()
+    average = run.replace(schedule=Federated(average=True), send_optimizer_state=False)  # nor does privacy
+    assert average.replace(privacy=Clipped()).digest() != average.digest()
+    assert average.replace(schedule=Federated(average=True, mean="equal")).digest() != average.digest()
     digests = {run.digest()} | {run.replace(**{name: value}).digest() for name, value in changes.items()}
     assert len(digests) == len(changes) + 1
     assert run.replace(**INDIFFERENT).digest() == run.digest()

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from layerline.data.own import path_of
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import Listener, Noted, PlanStarts, Row, Standing
-from layerline.planned import Outcome, PlanJob
+from layerline.planned import Outcome, PlanJob, plan_job
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.flower.local import Deployment
+from layerline.runtime.flower.own import kept_accounts, nobodys
 from layerline.runtime.forecast import Forecast
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 from layerline.runtime.together import started
-from layerline.schedules.plan import Plan
 
 _SECONDS_BETWEEN = 0.2
 _SILENCE_SECONDS = 120.0
@@ -39,41 +41,64 @@ _PATIENCE = 60
 class FlowerLaunch:
     """A run whose folder a SuperLink and SuperNodes on this machine are started for."""
 
-    job: PlanJob
+    run: Run
     data_dir: str | Path | None
-
-    @property
-    def run(self) -> Run:
-        """What is trained."""
-        return self.job.run
+    job: PlanJob | None = None
+    """Of data that this process can read; None: participants have their own, and first have to say what it is like."""
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Start them, show how far they are, and take the result from the folder."""
         assert folder
-        plan, place = self.job.plan, folder.path.resolve()
-        where = {"data-dir": str(Path(self.data_dir).resolve())} if self.data_dir else {}
-        slots = self._announce(folder, plan, listener)
-        nodes: list[dict[str, str | int]] = [
-            {"partition-id": node, "folder": str(place / "participants"), **where} for node in range(plan.nodes)
-        ]
+        place = folder.path.resolve()
+        where: dict[str, str | int] = {"data-dir": str(Path(self.data_dir).resolve())} if self.data_dir else {}
+        nodes = [self._configuration(node, place) | where for node in range(self.run.nodes)]
+        (place / "flower" / "error.json").unlink(missing_ok=True)  # of an earlier sitting
+        job = self.job or self._job(folder)
+        slots = self._announce(folder, job, listener) if job else None
         with Deployment(place / "flower", nodes) as deployment:
             deployment.submit({"run-dir": str(place), "quiet": 1, "patience": _PATIENCE, **where})
-            self._wait(folder, deployment, listener, stop)
+            wait = partial(self._wait, folder, deployment, listener, stop)
+            if slots is None:
+                wait(lambda: kept_accounts(folder.path / "flower") is not None)
+                job = self._job(folder)
+                assert job
+                slots = self._announce(folder, job, listener)
+            wait(lambda: folder.result() is not None)
         values = folder.result()
         assert values is not None
-        return load_model(folder.path), values, Measured.of(slots, plan.nodes).rows()
+        return load_model(folder.path), values, Measured.of(slots, self.run.nodes).rows()
 
-    def _announce(self, folder: RunFolder, plan: Plan, listener: Listener) -> Slots:
-        pipeline = Pipeline(self.run, plan, self.job.data, folder.path, nodes=())
-        forecast = Forecast(self.run, plan, range(plan.nodes), self.job.data, pipeline.slots)
+    def _configuration(self, node: int, place: Path) -> dict[str, str | int]:
+        """Of a SuperNode."""
+        configuration: dict[str, str | int] = {"partition-id": node, "folder": str(place / "participants")}
+        if self.run.has_own_data:
+            configuration["data"] = str(Path(path_of(self.run.dataset, node)).expanduser().resolve())
+        return configuration
+
+    def _job(self, folder: RunFolder) -> PlanJob | None:
+        """Of data that is the participants' own: as soon as the server knows what it is like."""
+        accounts = kept_accounts(folder.path / "flower")
+        return plan_job(self.run, nobodys(self.run, accounts), None) if accounts else None
+
+    def _announce(self, folder: RunFolder, job: PlanJob, listener: Listener) -> Slots:
+        plan = job.plan
+        pipeline = Pipeline(self.run, plan, job.data, folder.path, nodes=())
+        forecast = Forecast(self.run, plan, range(plan.nodes), job.data, pipeline.slots)
         listener(started(pipeline, Measured.of(pipeline.slots, plan.nodes), str(folder.path)))
         listener(PlanStarts(plan, forecast.before(), partial(_standings, folder.path)))
         return pipeline.slots
 
-    def _wait(self, folder: RunFolder, deployment: Deployment, listener: Listener, stop: Stop) -> None:
-        """Until there is a result. LayerlineError where there will be none; Stopped when asked to."""
+    def _wait(
+        self,
+        folder: RunFolder,
+        deployment: Deployment,
+        listener: Listener,
+        stop: Stop,
+        there: Callable[[], bool],
+    ) -> None:
+        """Until something is there. LayerlineError where it never will be; Stopped when asked to."""
         left, said, last = folder.path / "flower", 0, time.time()
-        while folder.result() is None:
+        while not there():
             if (left / "error.json").exists():
                 raise _error(left / "error.json")
             if stop.exit_status is not None:

@@ -3,6 +3,7 @@
 Whoever started the run, here or elsewhere, looks at `flower/` in the folder for how it goes:
 
     alive            touched every few seconds
+    accounts.json    what participants told of data of their own
     standing.json    how far every node is
     notes.txt        what a person should know
     error.json       what it gave up with
@@ -21,6 +22,7 @@ from threading import Event, Thread
 from typing import Any
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import LayerlineError
 from layerline.events import Listener, Noted, PlanStarts
 from layerline.files import write_text
@@ -29,9 +31,11 @@ from layerline.presets.presets import preset
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
+from layerline.runtime.flower.budget import releases
 from layerline.runtime.flower.conductor import Conductor
 from layerline.runtime.flower.federation import Federation, Link
 from layerline.runtime.flower.local import check_flower
+from layerline.runtime.flower.own import ask_accounts, kept_accounts, nobodys, to_text
 from layerline.runtime.flower.participant import finished_model
 from layerline.runtime.forecast import Forecast
 from layerline.runtime.judging import Judged
@@ -42,6 +46,7 @@ from layerline.runtime.threads import compute_threads
 from layerline.runtime.together import Trained, started
 from layerline.sets import load_set
 from layerline.transport.codecs import Int8
+from layerline.transport.privacy import LocalDp
 
 _ALIVE_SECONDS = 5.0
 
@@ -49,8 +54,9 @@ _ALIVE_SECONDS = 5.0
 def serve(link: Link, settings: Mapping[str, Any]) -> None:
     """The server of a run: what `settings` (of the app) name, to its end.
 
-    `run-dir`: the folder of a run, to go on with; else `preset` starts a new one in `out-dir`. `data-dir`: where data
-    sets lie here; `patience`: seconds to wait for SuperNodes. An error is left in the folder, too.
+    `run-dir`: the folder of a run, to go on with; else `preset` (a name, or a run as a TOML file) starts a new one in
+    `out-dir`. `data-dir`: where data sets lie here; `patience`: seconds to wait for SuperNodes. An error is left in the
+    folder, too.
     """
     data_dir = str(settings.get("data-dir") or "") or None
     folder = _folder(settings)
@@ -60,10 +66,8 @@ def serve(link: Link, settings: Mapping[str, Any]) -> None:
         run = folder.run()
         assert isinstance(run, Run)
         check_flower(run)
-        data = load_set(run, data_dir=data_dir)
-        assert isinstance(data, Dataset)
-        job = plan_job(run, data.hold_out() if run.validation else data, None)
         patience = float(settings.get("patience") or join_seconds())
+        job = plan_job(run, _data(run, left, link, patience, data_dir), None)
         Server(job, folder, link, patience, quiet=bool(settings.get("quiet"))).serve()
     except LayerlineError as error:
         _give_up(left, error)
@@ -72,6 +76,19 @@ def serve(link: Link, settings: Mapping[str, Any]) -> None:
         hint = f"Flower's log of the server says more, on this machine {left / 'superlink.log'}"
         _give_up(left, LayerlineError(f"the server failed: {type(error).__name__}: {error}", hint=hint))
         raise
+
+
+def _data(run: Run, left: Path, link: Link, patience: float, data_dir: str | None) -> Dataset | OwnData:
+    """What the run learns from: a set that all can read, or what participants say of their own; asked for once."""
+    if run.has_own_data:
+        with _alive(left):
+            accounts = kept_accounts(left) or ask_accounts(link, run, max(patience, join_seconds()))
+        known = nobodys(run, accounts)
+        write_text(left / "accounts.json", to_text(accounts) + "\n")
+        return known
+    data = load_set(run, data_dir=data_dir)
+    assert isinstance(data, Dataset)
+    return data.hold_out() if run.validation else data
 
 
 def _give_up(left: Path, error: LayerlineError) -> None:
@@ -85,7 +102,7 @@ def _folder(settings: Mapping[str, Any]) -> RunFolder:
     if where and (Path(where) / "config.toml").exists():
         return RunFolder.open(Path(where))
     name = str(settings.get("preset") or "federated-digits")
-    run = preset(name).run
+    run = Run.from_toml(name) if name.endswith(".toml") else preset(name).run
     settled = run.replace(**run.settled, threads=run.threads or 1, device="cpu")
     return RunFolder.create(settled, Path(where) if where else None)
 
@@ -124,12 +141,16 @@ class Server:
                 join=max(self.patience, join_seconds()),
                 patience=self.patience,
                 note=partial(self._note, heard),
+                accounts=to_text(data.accounts) if isinstance(data, OwnData) else "",
             )
+            if not before.sittings:
+                self._note_privacy(heard)
             self._tell(conductor)
             federation.carry_out(lambda: self._tell(conductor))
             model = finished_model(pipeline, conductor.plan, conductor.final())
-            judged = federation.judge()
-            trained = Trained(pipeline, model, Measured.of(pipeline.slots, plan.nodes), forecast, {})
+            judged: Judged = {node: (0, {}) for node in range(plan.nodes)} | federation.judge()
+            measured = Measured.of(pipeline.slots, plan.nodes)
+            trained = Trained(pipeline, model, measured, forecast, judged if run.has_own_data else {})
             self.job.finish(trained, self.folder, heard, Stop(), self._more(conductor, judged))
 
     def _name(self) -> str:
@@ -138,6 +159,12 @@ class Server:
         if not path.exists():
             write_text(path, f"{self.job.run.preset}-{uuid.uuid4().hex}")
         return path.read_text(encoding="utf-8")
+
+    def _note_privacy(self, heard: Listener) -> None:
+        privacy, most = self.job.run.privacy, max(releases(self.job.plan))
+        if isinstance(privacy, LocalDp):
+            together = f"({most * privacy.epsilon:g}, {most * privacy.delta:g})"
+            self._note(heard, f"a participant sends up to {most} blocks with noise: {together}-private together")
 
     def _note(self, heard: Listener, words: str) -> None:
         heard(Noted(words))
@@ -150,13 +177,19 @@ class Server:
         write_text(self.folder.path / "flower" / "standing.json", json.dumps(standings))
 
     def _more(self, conductor: Conductor, judged: Judged) -> dict[str, Any]:
-        """For `result.json`: what each participant sent, received, and finds on the examples it holds."""
-        readout, nodes = self.job.run.readout.kind, range(self.job.plan.nodes)
-        found = [judged.get(node, (0, {})) for node in nodes]
-        return {
-            "engine": "flower",
-            "bytes_up": conductor.traffic.up,
-            "bytes_down": conductor.traffic.down,
+        """For `result.json`: what each participant sent, received, and finds on the examples it holds.
+
+        Of those with data of their own, what they find is said as of any nodes with such data.
+        """
+        traffic = conductor.traffic
+        more: dict[str, Any] = {"engine": "flower", "bytes_up": traffic.up, "bytes_down": traffic.down}
+        if isinstance(privacy := self.job.run.privacy, LocalDp):
+            more["epsilons"] = [count * privacy.epsilon for count in releases(self.job.plan)]
+            more["deltas"] = [count * privacy.delta for count in releases(self.job.plan)]
+        if self.job.run.has_own_data:
+            return more
+        readout, found = self.job.run.readout.kind, [judged[node] for node in range(self.job.plan.nodes)]
+        return more | {
             "participant_examples": [examples for examples, _ in found],
             "participant_accuracies": [readouts.get(readout) for _, readouts in found],
         }

@@ -100,7 +100,7 @@ def prepare(
         if run.is_planned:
             job = plan_job(run, data, blocks_of(network))
             if team.engine == "flower":
-                return FlowerLaunch(job, data_dir)
+                return FlowerLaunch(run, data_dir, job)
             return Launch(run, team, data_dir) if team.starts(run) else job
         return OneProcess(make_trainer(build_model(run, data, blocks_of(network)).to(device), data), data)
 
@@ -110,10 +110,10 @@ def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequenc
     if data is not None:
         raise UsageError("every node reads data of its own", hint="leave out data=, or choose other shards")
     device_of(run)
-    if team.starts(run):
+    if team.engine == "flower" or team.starts(run):
         check_nodes(run)
         refuse_missing(run)
-        return Launch(run, team, None)
+        return FlowerLaunch(run, None) if team.engine == "flower" else Launch(run, team, None)
     return plan_job(run, gather(run, join_seconds()), blocks_of(network))
 
 

@@ -32,6 +32,7 @@ from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.work import Work, check_speeds
 from layerline.transport.codecs import Int8
+from layerline.transport.privacy import Open, Privacy
 
 Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
@@ -63,6 +64,9 @@ class Run(BaseRun):
     send_optimizer_state: bool = True
     """Adam's moments and step counts travel with a block that is handed on; the paper sends weights and biases only,
     so each node keeps moments that are as old as its last chapter."""
+    privacy: Privacy = Open()
+    """What a block that leaves a participant may say of its data (`--engine flower` only); clipping and noise are done
+    by Flower's own mods."""
     shards: Shards = Iid()
     """How the training set is divided where nodes train on parts of it (federated, or more nodes than blocks); own:
     every node of a federated schedule reads a set of its own."""
@@ -161,6 +165,8 @@ def impossible(run: Run) -> None:
         )
     if run.exchange == "batch":
         _exchange_per_batch(run)
+    if not isinstance(run.privacy, Open):
+        _private(run)
     check_speeds(run.speeds, run.nodes)
     data_for_nodes(run)
     readout = run.readout
@@ -220,6 +226,20 @@ def _exchange_per_batch(run: Run) -> None:
         raise UsageError(
             "int8 sends differences from versions that are kept with finished chapters, and per batch none are kept",
             hint="choose --codec bf16 or fp32, or --exchange chapter",
+        )
+
+
+def _private(run: Run) -> None:
+    """UsageError where clipping or noise would not reach all that leaves a node."""
+    if not isinstance(run.schedule, Federated) or run.exchange == "batch":
+        raise UsageError(
+            "only federated runs that exchange per chapter know what a participant received and what it may let go",
+            hint="choose --schedule federated --exchange chapter, or leave out --privacy",
+        )
+    if run.send_optimizer_state:
+        raise UsageError(
+            "Adam's moments would travel as they are, and say what clipping and noise take out of the blocks",
+            hint="let them stay at home: --no-send-optimizer-state",
         )
 
 

@@ -21,6 +21,7 @@ from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
 from layerline.runtime.stop import Stop
 from layerline.stream_run import StreamRun
+from layerline.transport.privacy import Open
 
 Engine = Literal["torch", "flower"]
 
@@ -55,8 +56,8 @@ class Team:
     def check(self, run: AnyRun, own: bool, has_folder: bool) -> None:
         """UsageError where several processes cannot carry it out. `own`: with data or modules handed in from Python."""
         member = Membership.of_environment()
+        check_engine(run, self.engine)
         if self.engine == "flower":
-            check_engine(run, self.engine)
             _refuse_unshared("participants", "engine", own, has_folder)
             return
         if member and run.is_planned:
@@ -100,6 +101,11 @@ def begun_with(folder: RunFolder) -> Engine:
 def check_engine(run: AnyRun, engine: Engine) -> None:
     """UsageError where an engine is not installed, or cannot carry the run; found without the data."""
     if engine == "torch":
+        if isinstance(run, Run) and not isinstance(run.privacy, Open):
+            raise UsageError(
+                "clipping and noise are Flower's: processes send each other blocks as they are",
+                hint="choose --engine flower, or leave out --privacy",
+            )
         return
     require_flower()
     if not isinstance(run, Run):

@@ -51,6 +51,7 @@ _SETTINGS = """
     --ranking --schedule.ranking
     --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average
+    --mean --schedule.mean
     --batch --schedule.batch
     --exchange
     --nodes
@@ -58,6 +59,11 @@ _SETTINGS = """
     --send-optimizer-state --no-send-optimizer-state
     --codec
     --first --codec.first
+    --privacy
+    --clipping --privacy.clipping
+    --epsilon --privacy.epsilon
+    --delta --privacy.delta
+    --sensitivity --privacy.sensitivity
     --shards
     --concentration --shards.concentration
     --batch-size
@@ -153,7 +159,7 @@ _WORLD = """
 _IN_NUMBERS = """
     --blocks --width --inputs --classes --examples --negatives --readout --epochs --chapters --batch-size --precision
     --schedule --hand-over --schedule.hand-over --ranking --schedule.ranking --delay --schedule.delay
-    --average --schedule.average --no-average --no-schedule.average --batch --schedule.batch
+    --average --schedule.average --no-average --no-schedule.average --mean --schedule.mean --batch --schedule.batch
     --exchange --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
 """.split()  # noqa: SIM905
 

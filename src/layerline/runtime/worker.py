@@ -25,6 +25,7 @@ from torch import Tensor
 
 from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
+from layerline.runtime.averaging import ALIKE, Shares
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
@@ -33,11 +34,14 @@ from layerline.runtime.slots import Slots
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.window import window
+from layerline.transport.codecs import EXACT
 
 _SECONDS_BETWEEN = 0.1
 """Two looks at how far the others are."""
 
 Result = dict[str, Tensor]
+Release = Callable[[Result, Result], Result]
+"""From a block as it was received, and as it was trained, to the block that may leave the node."""
 Inputs = list[tuple[int, Carries, Result | None]]
 Name = tuple[int, Carries | None, int]
 """A result at a node: the row that made it, how it came if it came as a message, the node."""
@@ -46,7 +50,8 @@ Name = tuple[int, Carries | None, int]
 class Worker:
     """The rows of `nodes` (this process's logical nodes by number), their results in `slots`, messages by `post`.
 
-    `done_elsewhere` says which rows other processes have on disk; `sitting`: how often the run was started before.
+    `done_elsewhere` says which rows other processes have on disk; `sitting`: how often the run was started before;
+    `shares`: how much copies of a block count in their mean. `release`: what of a block may leave its node (None: all).
     """
 
     def __init__(
@@ -58,9 +63,12 @@ class Worker:
         *,
         sitting: int = 0,
         done_elsewhere: Callable[[], set[int]] = set,
+        shares: Shares = ALIKE,
+        release: Release | None = None,
     ) -> None:
         self.plan, self.nodes, self.slots, self.post = plan, nodes, slots, post
-        self.sitting, self._done_elsewhere = sitting, done_elsewhere
+        self.sitting, self._done_elsewhere, self._shares = sitting, done_elsewhere, shares
+        self._release = release
         self._kept: dict[Name, Result] = {}  # what rows that are still to do will ask for
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
@@ -209,7 +217,8 @@ class Worker:
                 assert len(found) == len(versions)
                 moments = what == Carries.STATE and self.post.moments
                 self._keeper.settle((number, stage))
-                node.load_block(stage, found, moments)
+                counts = self._shares.among(self.plan, [row for row, _ in versions])
+                node.load_block(stage, found, moments, counts)
                 self._holds[number, stage] = versions[0][0] if len(versions) == 1 else -1
                 self._whole.pop((number, stage), None)
         if labels:
@@ -231,9 +240,13 @@ class Worker:
                 self._keeper.settle((number, stage))
                 node.inputs = node.features(chapter) if stage == plan.blocks else outputs
                 epochs = node.run.epochs_per_chapter
+                received = {name: tensor.clone() for name, tensor in _floating(node, stage).items() if self._release}
                 for epoch in range(chapter * epochs, (chapter + 1) * epochs):
                     yield from node.epoch(stage, epoch)
                 node.inputs = None
+                if self._release:  # the node goes on from what the others get, like everybody
+                    released = self._release(received, _floating(node, stage))
+                    node.load_block(stage, [node.learner_tensors(stage) | released], moments=False)
                 self._holds[number, stage] = self._whole[number, stage] = row
                 self._kept[row, None, number] = node.learner_tensors(stage)
             case Action.FORWARD:
@@ -288,3 +301,9 @@ class Worker:
         plan = self.plan
         sources = [source for source, _ in plan.inputs(row)]
         return [s for s in sources if plan.stage[s] == stage and plan.action[s] == Action.TRAIN]
+
+
+def _floating(node: Node, stage: int) -> Result:
+    """What training changes in a block, without its moments."""
+    tensors = node.learner_tensors(stage)
+    return {name: t for name, t in tensors.items() if t.is_floating_point() and not name.startswith(EXACT)}

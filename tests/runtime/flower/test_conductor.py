@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from layerline.errors import LayerlineError, MessageRefused
 from layerline.run import Run
-from layerline.runtime.flower.conductor import Conductor
-from layerline.runtime.flower.participant import Participant, finished_model, lasting
+from layerline.runtime.flower.participant import lasting
 from layerline.runtime.pipeline import Pipeline
 from layerline.runtime.planning import planned
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Plan
-from small_runs import LOCAL, small_data, small_run
+from runtime.flower.federation_by_hand import DATA, Federation, until
+from small_runs import LOCAL, small_run
 
-DATA = small_data(count=61)
 RELAY: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
 AVERAGED: dict[str, Any] = {"schedule": {"kind": "federated", "average": True}}
 KINDS: dict[str, dict[str, Any]] = {
@@ -39,54 +38,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def federated(tables: dict[str, Any], nodes: int) -> Run:
     return small_run(**({"order": "chapters", "epochs": 5, "chapters": 5, "nodes": nodes} | tables))
-
-
-class Federation:
-    """A server and its participants. `harm`: how often a process ends, an answer is lost or the server starts again;
-    then each participant also has two processes that take turns."""
-
-    def __init__(self, run: Run, folder: Path, draw: random.Random, *, harm: float = 0.0) -> None:
-        self.run, self.folder, self.draw, self.harm = run, folder, draw, harm
-        self.plan = planned(run, 3)
-        self.warm: dict[tuple[int, int], Participant] = {}
-        self.conductor = self.start()
-
-    def start(self) -> Conductor:
-        self.pipeline = Pipeline(self.run, self.plan, DATA, self.folder / "server", nodes=())
-        return Conductor(self.plan, self.pipeline.slots, differences=self.run.codec.kind == "int8")
-
-    def participant(self, node: int, process: int = 0) -> Participant:
-        if (node, process) not in self.warm:
-            folder = self.folder / f"participant-{node}"
-            self.warm[node, process] = Participant(self.run, self.plan, DATA, node, folder)
-        return self.warm[node, process]
-
-    def harmed(self) -> bool:
-        return self.draw.random() < self.harm
-
-    def carry_out(self, holders: dict[int, int] | None = None) -> str:
-        holders = holders or {}
-        while not self.conductor.finished:
-            nodes = list(range(self.plan.nodes))
-            self.draw.shuffle(nodes)
-            for node in nodes:
-                holder = holders.get(node, node)
-                order = self.conductor.order(node, holder)
-                if order is None:
-                    continue
-                process = self.draw.randrange(2) if self.harm else 0
-                answer = self.participant(node, process).carry_out(order)
-                if self.harmed():
-                    self.warm.pop((node, process)).close()
-                if self.harmed():
-                    self.conductor.withdraw(node)
-                elif self.harmed():
-                    self.conductor = self.start()
-                else:
-                    self.conductor.take(node, holder, answer)
-        for each in self.warm.values():
-            each.close()
-        return weights_sha256(finished_model(self.pipeline, self.conductor.plan, self.conductor.final()))
 
 
 def in_one_process(run: Run, folder: Path, plan: Plan | None = None) -> str:
@@ -115,15 +66,6 @@ def test_processes_that_end_and_answers_that_are_lost_change_no_bit(
 
 
 LOSSLESS = [kind for kind in KINDS if "int8" not in kind]
-
-
-def until(federation: Federation, rows: int) -> None:
-    """Carry out tasks until so many rows with a lasting result are done."""
-    while federation.conductor.done[0] < rows:
-        for node in range(federation.plan.nodes):
-            order = federation.conductor.order(node, holder=node)
-            if order is not None:
-                federation.conductor.take(node, node, federation.participant(node).carry_out(order))
 
 
 @pytest.mark.parametrize(("kind", "rows"), [*((kind, 8) for kind in LOSSLESS), ("relay", 3), ("averaged", 3)])

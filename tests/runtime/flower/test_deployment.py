@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from layerline.blocks.network import Mlp
+from layerline.data.digits import load_digits
 from layerline.presets.presets import preset
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
@@ -53,6 +55,23 @@ def test_flower_and_torch_end_with_the_same_weights(tmp_path: Path) -> None:
     assert flower["bytes_sent"] > 0
     assert all(up > 0 for up in flower["bytes_up"])
     assert sum(flower["participant_examples"]) == 1438
+
+
+def test_data_of_their_own_on_both_engines(tmp_path: Path) -> None:
+    """Unequal amounts, which count in the average."""
+    digits = load_digits()
+    assert digits.test
+    x, y, tx, ty = (t.numpy() for s in (digits.train, digits.test) for t in (s.inputs, s.labels))
+    np.savez(tmp_path / "1.npz", x_train=x[:200], y_train=y[:200], x_test=tx[:60], y_test=ty[:60])
+    np.savez(tmp_path / "2.npz", x_train=x[200:290], y_train=y[200:290])
+    own = ["--shards", "own", "--dataset", str(tmp_path / "{node}.npz"), "--average"]
+    torch = train(tmp_path / "torch", *own)
+    flower = train(tmp_path / "flower", *own, "--engine", "flower")
+    same = ("weights_sha256", "test_accuracy", "node_examples", "node_held_out", "node_accuracies")
+    assert [torch[name] for name in same] == [flower[name] for name in same]
+    assert flower["node_examples"] == [200, 90]
+    assert flower["node_held_out"] == [60, 0]
+    assert "participant_examples" not in flower
 
 
 class Secured(Deployment):

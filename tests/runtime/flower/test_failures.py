@@ -48,6 +48,9 @@ class Broken(Link):
     def hello(self, member: int) -> str:
         raise NotImplementedError
 
+    def account(self, member: int, run: str) -> str:
+        raise NotImplementedError
+
     def order(self, member: int, asked: Asked, order: Order) -> str:
         raise NotImplementedError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,12 @@ from layerline.data.digits import load_digits
 from layerline.run import Run
 from layerline.runtime.flower import app
 from layerline.runtime.flower.conductor import Conductor
-from layerline.runtime.flower.federation import Asked, Federation, Link, Lost, Refused, Reply
-from layerline.runtime.flower.mail import Parcel
-from layerline.runtime.flower.participant import Order
+from layerline.runtime.flower.federation import Federation, Refused
 from layerline.runtime.pipeline import Pipeline, part_of
 from layerline.runtime.planning import plan_of
 from layerline.transport.link import Incoming
 from layerline.transport.message import Wire
+from runtime.flower.overheard import Overheard, bytes_of
 from small_runs import small_run
 
 pytestmark = pytest.mark.usefixtures("identity")
@@ -37,38 +35,6 @@ RUN: Run = small_run(
     negatives={"kind": "adaptive"},
     standardise="none",
 )
-
-
-class Overheard(Link):
-    """The app's own client, called in this process; all that it is sent and answers is kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.said = folder, list[Message]()
-        self.replies: dict[str, Message] = {}
-
-    def members(self) -> set[int]:
-        return {0, 1}
-
-    def hello(self, member: int) -> str:
-        return self._push(member, Message(RecordDict(), member, "query.hello"))
-
-    def order(self, member: int, asked: Asked, order: Order) -> str:
-        return self._push(member, app.order_message(member, asked, order))
-
-    def judge(self, member: int, asked: Asked, gone: Sequence[int], finished: Sequence[Parcel]) -> str:
-        return self._push(member, app.judge_message(member, asked, gone, finished))
-
-    def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
-        return [(name, app.read(self.replies.pop(name))) for name in list(names) if name in self.replies]
-
-    def _push(self, member: int, message: Message) -> str:
-        configuration: dict[str, bool | float | int | str] = {"partition-id": member, "folder": str(self.folder)}
-        context = Context(1, member, configuration, RecordDict(), {})
-        name = f"message {len(self.said)}"
-        message.metadata.__dict__["_message_id"] = name
-        self.replies[name] = app.client(message, context)
-        self.said += [message, self.replies[name]]
-        return name
 
 
 def test_nothing_of_the_data_is_in_any_message(tmp_path: Path) -> None:
@@ -104,17 +70,6 @@ def test_nothing_of_the_data_is_in_any_message(tmp_path: Path) -> None:
         for fact in json.loads(app.said_in(message.content).get("facts", "[]")):
             assert set(fact) <= told
             assert all(set(row) <= numbers for row in fact["metrics"])
-
-
-def bytes_of(content: RecordDict) -> Iterator[bytes]:
-    """Everything in a message."""
-    for record in content.array_records.values():
-        for array in record.values():
-            yield array.data
-    for config in content.config_records.values():
-        for value in config.values():
-            for each in value if isinstance(value, list) else [value]:
-                yield each if isinstance(each, bytes) else str(each).encode()
 
 
 def test_a_participant_without_its_number_says_so(tmp_path: Path) -> None:

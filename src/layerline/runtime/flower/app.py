@@ -1,6 +1,7 @@
-"""The Flower app: what a message says, on both sides. Flower is known here and in `executor` and `node`, nowhere else.
+"""The Flower app: what a message says, on both sides. Flower is known here, in `release`, `executor` and `node` only.
 
     query.hello      server asks which part of the data a SuperNode holds        ─► its number
+    query.account    server asks for an account of its own data                  ─► shape, classes, counts
     train.task       an order of the server                                      ─► an answer
     evaluate.judge   the finished blocks                                         ─► how right they are there
 
@@ -24,11 +25,15 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from layerline.data.dataset import Dataset
+from layerline.data.own import OwnData
 from layerline.errors import LayerlineError, UsageError
 from layerline.run import Run
+from layerline.runtime.flower.budget import check_budget
 from layerline.runtime.flower.federation import Asked, Link, Lost, Refused, Reply
 from layerline.runtime.flower.mail import Parcel
+from layerline.runtime.flower.own import account_here, data_here, of_text
 from layerline.runtime.flower.participant import Answer, Order, Participant
+from layerline.runtime.flower.release import release
 from layerline.runtime.planning import plan_of
 from layerline.sets import load_set
 
@@ -65,6 +70,9 @@ class GridLink(Link):
     def hello(self, member: int) -> str:
         return self._push(Message(RecordDict(), member, "query.hello"))
 
+    def account(self, member: int, run: str) -> str:
+        return self._push(account_message(member, run))
+
     def order(self, member: int, asked: Asked, order: Order) -> str:
         return self._push(order_message(member, asked, order))
 
@@ -78,6 +86,11 @@ class GridLink(Link):
     def _push(self, message: Message) -> str:
         (name,) = self._grid.push_messages([message])
         return name
+
+
+def account_message(member: int, run: str) -> Message:
+    """A question to a member of a run whose nodes have data of their own."""
+    return Message(_packed({"run": run}, ()), member, "query.account")
 
 
 def order_message(member: int, asked: Asked, order: Order) -> Message:
@@ -106,7 +119,8 @@ def read(message: Message) -> Reply | Lost | Refused:
 
 
 def _about(asked: Asked) -> dict[str, Any]:
-    return {"run": asked.run, "name": asked.name, "node": asked.node}
+    about = {"run": asked.run, "name": asked.name, "node": asked.node}
+    return about | ({"accounts": asked.accounts} if asked.accounts else {})
 
 
 # A participant -----------------------------------------------------------------------------------------------------
@@ -115,10 +129,24 @@ def _about(asked: Asked) -> dict[str, Any]:
 @client.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Which part of the data this SuperNode holds."""
-    part = context.node_config.get("partition-id")
-    if not isinstance(part, int):
-        return _refusal(message, UsageError("a SuperNode has no number", hint="start it with partition-id=0, 1, …"))
-    return Message(_packed({"part": part}, ()), reply_to=message)
+    try:
+        return Message(_packed({"part": _part(context)}, ()), reply_to=message)
+    except LayerlineError as error:
+        return _refusal(message, error)
+
+
+@client.query("account")
+def account(message: Message, context: Context) -> Message:
+    """What the data here is like, for a run whose nodes have data of their own."""
+    try:
+        part = _part(context)
+        try:
+            told = account_here(_run(said_in(message.content)), _word(context, "data"))
+        except LayerlineError as error:
+            raise type(error)(f"node {part + 1}: {error.what}", hint=error.hint) from None
+    except LayerlineError as error:
+        return _refusal(message, error)
+    return Message(_packed({"part": part, "account": told.model_dump_json()}, ()), reply_to=message)
 
 
 @client.train("task")
@@ -150,14 +178,33 @@ def _participant(said: dict[str, Any], context: Context) -> Participant:
     """The participant of a run, from this process or from its folder."""
     name, node = str(said["name"]), int(said["node"])
     if (name, node) not in _participants:
-        run = Run.from_dict(tomllib.loads(str(said["run"])), "what the server says of the run")
-        data = load_set(run, data_dir=_word(context, "data-dir"))
-        assert isinstance(data, Dataset)
-        if run.validation:
-            data = data.hold_out()
+        run = _run(said)
+        data = _data(run, node, said, context)
         folder = Path(_word(context, "folder") or HOME).expanduser() / Path(name).name / f"node-{node + 1}"
-        _participants[name, node] = Participant(run, plan_of(run, data), data, node, folder)
+        plan = plan_of(run, data)
+        check_budget(run, plan, node, context.node_config.get("max-epsilon"))
+        _participants[name, node] = Participant(run, plan, data, node, folder, release(run.privacy))
     return _participants[name, node]
+
+
+def _run(said: dict[str, Any]) -> Run:
+    return Run.from_dict(tomllib.loads(str(said["run"])), "what the server says of the run")
+
+
+def _data(run: Run, node: int, said: dict[str, Any], context: Context) -> Dataset | OwnData:
+    if run.has_own_data:
+        return data_here(run, node, _word(context, "data"), of_text(str(said.get("accounts", "[]"))))
+    data = load_set(run, data_dir=_word(context, "data-dir"))
+    assert isinstance(data, Dataset)
+    return data.hold_out() if run.validation else data
+
+
+def _part(context: Context) -> int:
+    """Which part of the data is held here."""
+    part = context.node_config.get("partition-id")
+    if not isinstance(part, int):
+        raise UsageError("a SuperNode has no number", hint="start it with partition-id=0, 1, …")
+    return part
 
 
 def _word(context: Context, name: str) -> str | None:

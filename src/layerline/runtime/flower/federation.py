@@ -39,6 +39,8 @@ class Asked:
     name: str
     """Of the run, by which a participant finds what it did for it."""
     node: int
+    accounts: str = ""
+    """Of everybody's data, where all have their own: JSON."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Link(ABC):
         """Ask which part of the data it holds."""
 
     @abstractmethod
+    def account(self, member: int, run: str) -> str:
+        """Ask for the account of its own data, and which part that is; `run`: as in `Asked`."""
+
+    @abstractmethod
     def order(self, member: int, asked: Asked, order: Order) -> str:
         """Ask for rows."""
 
@@ -91,7 +97,7 @@ class Link(ABC):
 
 @dataclass
 class Federation:
-    """A run's members and what they are asked for. `run`, `name`: as in `Asked`.
+    """A run's members and what they are asked for. `run`, `name`, `accounts`: as in `Asked`.
 
     `join`: seconds for all to come, and to judge; `patience`: seconds without anybody who holds a node's data; `note`
     hears what a person should know.
@@ -104,6 +110,7 @@ class Federation:
     join: float
     patience: float
     note: Callable[[str], None]
+    accounts: str = ""
     holders: dict[int, list[int]] = field(default_factory=dict)
     """Of each node, the members that hold its data."""
     _greeted: dict[int, str] = field(default_factory=dict)
@@ -134,7 +141,7 @@ class Federation:
         """What each participant finds on the examples it holds; nothing of those that are gone."""
         finished, gone = self.conductor.final(), sorted(self.conductor.plan.gone)
         waiting = {
-            self.link.judge(self.holders[node][0], Asked(self.run, self.name, node), gone, finished): node
+            self.link.judge(self.holders[node][0], self._about(node), gone, finished): node
             for node in range(self.conductor.plan.nodes)
             if self.holders.get(node)
         }
@@ -145,8 +152,13 @@ class Federation:
                 node = waiting.pop(name)
                 if isinstance(reply, Reply):
                     judged[node] = int(reply.said["examples"]), json.loads(reply.said["readouts"])
+                elif isinstance(reply, Refused):
+                    self.note(f"node {node + 1} did not judge the finished blocks: {reply.what}")
             time.sleep(_SECONDS_BETWEEN)
         return judged
+
+    def _about(self, node: int) -> Asked:
+        return Asked(self.run, self.name, node, self.accounts)
 
     def _gather(self) -> None:
         """Wait until somebody holds each node's data."""
@@ -155,11 +167,7 @@ class Federation:
             self._look()
             self._take_in()
             if time.monotonic() > until:
-                numbers = ", ".join(str(node) for node in missing)
-                raise PeerLost(
-                    f"no SuperNode came with partition-id {numbers} within {self.join:g} s",
-                    hint=f"start the missing ones: flower-supernode … --node-config 'partition-id={missing[0]}'",
-                )
+                raise nobody_came(missing, self.join)
             time.sleep(_SECONDS_BETWEEN)
 
     def _look(self) -> None:
@@ -183,8 +191,7 @@ class Federation:
             member = self.holders[node][0]
             order = self.conductor.order(node, member)
             if order is not None:
-                asked = Asked(self.run, self.name, node)
-                self._asked[self.link.order(member, asked, order)] = member, node
+                self._asked[self.link.order(member, self._about(node), order)] = member, node
                 handed = True
         return handed
 
@@ -250,3 +257,11 @@ class Federation:
                 members.remove(member)
                 rest = "another SuperNode holds its data" if members else "nobody else holds its data"
                 self.note(f"the SuperNode of node {node + 1} is lost ({why}); {rest}")
+
+
+def nobody_came(missing: Sequence[int], seconds: float) -> PeerLost:
+    """The error of a run whose participants are not all there."""
+    return PeerLost(
+        f"no SuperNode came with partition-id {', '.join(map(str, missing))} within {seconds:g} s",
+        hint=f"start the missing ones: flower-supernode … --node-config 'partition-id={missing[0]}'",
+    )

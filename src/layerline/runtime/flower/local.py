@@ -69,8 +69,6 @@ def check_flower(run: Run) -> None:
             "Flower carries federated runs that exchange per chapter",
             hint="choose --schedule federated, or leave out --engine",
         )
-    if run.has_own_data:
-        raise UsageError("data of their own is not for this engine yet", hint="leave out --engine")
 
 
 def app_settings(settings: Mapping[str, str | int | float]) -> str:

@@ -10,7 +10,8 @@ a process that has just started goes on where the last one stopped. Where the pr
     FOLDER/slots/              as in any run over nodes: blocks with their moments, labels, notes
     FOLDER/links.safetensors   what differences start from, with a codec that sends some
 
-Data, negatives and (unless they travel by the run's own wish) moments stay here.
+Data, negatives and (unless they travel by the run's own wish) moments stay here; with a `release`, so does what the
+rows measured.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from layerline.run import Run
 from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.flower.adopting import adopt
 from layerline.runtime.flower.mail import Mailbox, Parcel
-from layerline.runtime.judging import Judged, readouts_of
+from layerline.runtime.judging import Judged, judge_own, readouts_of
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Pipeline, part_of
 from layerline.runtime.post import Post
 from layerline.runtime.threads import compute_threads
-from layerline.runtime.worker import Worker
+from layerline.runtime.worker import Release, Worker
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.without import without
@@ -71,7 +72,17 @@ class Answer:
 class Participant:
     """Node `number` of a run's plan; its results lie in `folder`."""
 
-    def __init__(self, run: Run, plan: Plan, data: Dataset | OwnData, number: int, folder: Path) -> None:
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        data: Dataset | OwnData,
+        number: int,
+        folder: Path,
+        release: Release | None = None,
+    ) -> None:
+        """`release`: what of a trained block may leave, where that is not all of it."""
+        self._release = release
         self.run, self.plan, self.data, self.number, self.folder = run, plan, data, number, folder
         self._whole, self._rows = plan, lasting(plan)
         self._needed = _needed(plan, number)
@@ -118,16 +129,23 @@ class Participant:
                 self._write_links()
         notes = self._slots.told(self.number)
         self._noted = len(notes)
-        return Answer(tuple(notes[order.heard :]), tuple(self._mail.take(known)))
+        facts = [fact | {"metrics": []} for fact in notes] if self._release else notes  # exact numbers of the data
+        return Answer(tuple(facts[order.heard :]), tuple(self._mail.take(known)))
 
     def judge(self, gone: Sequence[int], finished: Sequence[Parcel]) -> Judged:
-        """How right the finished blocks are on the examples here: held-out ones, if there are any, else all."""
+        """How right the finished blocks are on the examples here; of data of its own, on those held out, if any are.
+
+        Where not all may leave, nothing is said of examples that were trained on.
+        """
         with compute_threads(self.run):
             plan = without(self._whole, gone) if gone else self._whole
             model = finished_model(self._pipeline, plan, finished)
+            if isinstance(self.data, OwnData):
+                return judge_own(model, self.data)
             own = part_of(self.run, self.plan, self.data, self.number)
-            test = own.test if isinstance(self.data, OwnData) and own.test else own.train
-            return {self.number: (len(test), readouts_of(model, replace(own, test=test)))}
+            if self._release:
+                return {self.number: (len(own.train), {})}
+            return {self.number: (len(own.train), readouts_of(model, replace(own, test=own.train)))}
 
     def close(self) -> None:
         """Done with it for now; whatever comes next begins from what is on disk."""
@@ -152,7 +170,16 @@ class Participant:
         if self._worker is None or self._events is None:
             post = Post(self.plan, self._mail, moments=self.run.send_optimizer_state)
             nodes, slots = self._pipeline.nodes, self._slots
-            self._worker = Worker(self.plan, nodes, slots, post, done_elsewhere=self._elsewhere)
+            shares = self._pipeline.shares
+            self._worker = Worker(
+                self.plan,
+                nodes,
+                slots,
+                post,
+                done_elsewhere=self._elsewhere,
+                shares=shares,
+                release=self._release,
+            )
             self._events = self._worker.work()
             next(self._events, None)  # what was done before is brought back and sent again; no row has begun
         return self._worker, self._events
