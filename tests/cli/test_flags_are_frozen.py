@@ -112,6 +112,7 @@ _STREAM_SETTINGS = """
     --positions --cut.positions
     --reach
     --microbatches
+    --window
     --method
     --head
     --hidden --head.hidden

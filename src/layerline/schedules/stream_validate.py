@@ -4,7 +4,8 @@
 2. Every input comes from an earlier row, of the kind, block, microbatch, loss and step that it has to be.
 3. Every row has all its inputs, each once.
 4. A node never goes back to an earlier step.
-5. No queue between two nodes grows: gradients or leave to go on come back over every boundary.
+5. No queue between two nodes grows: gradients or leave to go on come back over every boundary, so that a node is never
+   more microbatches ahead of the next one than the window, or where gradients come back than there are nodes to a loss.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from layerline.schedules.validate import key_of, refuse, twice
 def validate_stream(plan: Plan, reach: Reach, window: int = WINDOW) -> None:
     """Raises LayerlineError naming the first row that breaks a rule."""
     _rows(plan, reach)
-    _edges(plan)
+    _edges(plan, window)
     _complete(plan, reach)
     _forward_in_time(plan)
-    _bounded(plan, window)
+    _bounded(plan, reach, window)
 
 
 def _rows(plan: Plan, reach: Reach) -> None:
@@ -56,7 +57,7 @@ def _rows(plan: Plan, reach: Reach) -> None:
     refuse(plan, short, f"is in a step of other than {wanted} rows")
 
 
-def _edges(plan: Plan) -> None:
+def _edges(plan: Plan, window: int) -> None:
     """2."""
     source, target, carries = plan.source, plan.target, plan.carries
     refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
@@ -69,7 +70,8 @@ def _edges(plan: Plan) -> None:
     weights = (made == Action.UPDATE) & forward & (up == 0) & (ago == 1)
     passed = backward & (up == -1) & part & (loss[target] == loss[source])
     gradients = (made == Action.BACKWARD) & now & (passed | (update & (up == 0)))
-    turn = (made == Action.FORWARD) & forward & (up == -1) & (ago > 0)
+    later = ago * plan.shards + microbatch[target] - microbatch[source]
+    turn = (made == Action.FORWARD) & forward & (up == -1) & (later == window)
     allowed = {Carries.OUTPUTS: outputs, Carries.WEIGHTS: weights, Carries.GRADIENTS: gradients, Carries.TURN: turn}
     refuse(plan, ~np.isin(carries, list(allowed)), "has an input that no row of a stream takes", target)
     for kind, right in allowed.items():
@@ -100,15 +102,20 @@ def _forward_in_time(plan: Plan) -> None:
     refuse(plan, back, "comes after a later step on its node", order[1:])
 
 
-def _bounded(plan: Plan, window: int) -> None:
+def _bounded(plan: Plan, reach: Reach, window: int) -> None:
     """5."""
-    up = (plan.carries == Carries.OUTPUTS) & (plan.node[plan.source] < plan.node[plan.target])
-    down = plan.node[plan.source] > plan.node[plan.target]
-    heard = np.zeros((plan.nodes, plan.chapters), bool)  # node n hears of the next one in step t
-    heard[plan.node[plan.target[down]], plan.chapter[plan.target[down]]] = True
-    silent = np.ones(plan.nodes, np.int64) * plan.chapters
-    silent[heard.any(1)] = heard.argmax(1)[heard.any(1)]  # steps before it hears for the first time
-    gaps = ~heard & (np.arange(plan.chapters) >= silent[:, None])
-    refuse(plan, up & gaps[plan.node[plan.source], plan.chapter[plan.source]], "has nobody to wait for", plan.source)
-    never = up & (silent[plan.node[plan.source]] >= plan.chapters) & (plan.chapters > window)
-    refuse(plan, never, "is of a node that may run ahead for ever", plan.source)
+    number = plan.chapter.astype(np.int64) * plan.shards + microbatch_of(plan)
+    place = np.zeros(plan.blocks, np.int64)
+    place[plan.stage] = plan.node
+    down = plan.node[plan.source] == plan.node[plan.target] + 1
+    heard = np.full(len(plan), -1, np.int64)  # the latest microbatch that the next node is known to have
+    np.maximum.at(heard, plan.target[down], number[plan.source[down]])
+    up = np.unique(plan.source[(plan.carries == Carries.OUTPUTS) & (plan.node[plan.source] < plan.node[plan.target])])
+    for node in range(plan.nodes - 1):
+        own = np.flatnonzero(plan.node == node)
+        heard[own] = np.maximum.accumulate(heard[own])
+        losses = reach.crossing(int(np.flatnonzero(place == node).max(initial=-1)) + 1)
+        most = max(window, int(place[min(losses)]) - node + 1) if losses else window
+        sends = np.zeros(len(plan), bool)
+        sends[up[plan.node[up] == node]] = True
+        refuse(plan, sends & (number - heard > most), f"is more than {most} microbatches ahead of the next node")

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerline import api
+from layerline.data.digits import load_digits
 from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Started
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.model import build_stream_model
+from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.planning import stream_of
 from layerline.runtime.stream.stage import Stage
 from layerline.runtime.stream.wire import packed, unpacked
+from layerline.runtime.stream.worker import GO_ON, StreamWorker
 from layerline.stream_run import StreamRun
+from layerline.transport.base import _Inbox
+from layerline.transport.in_process import InProcess
 from runtime.test_processes import end, start, workers
 
 BASE: dict[str, Any] = {
@@ -95,6 +104,60 @@ def test_no_more_is_kept_than_the_nodes_up_to_the_loss_ask_for(
     assert tuple(most) == tuple(min(each, microbatches) for each in kept)
 
 
+@pytest.mark.parametrize("window", [1, 2, 4, 7])
+def test_no_more_microbatches_wait_than_the_window(window: int) -> None:
+    """Two workers, the second of which takes its time: what has arrived there and was not taken, as it happens.
+
+    Six microbatches a minibatch, in the last of an epoch five: leave goes on over the end of steps, ragged ones too.
+    """
+    run = run_of(microbatches=6, batch_size=238, nodes=2, window=window)
+    data = load_digits()
+    model = build_stream_model(run, data)
+    stream, feeds = stream_of(model), [Feed(model, data) for _ in range(2)]
+    nodes = [StreamNode(blocks, model, feed) for blocks, feed in zip(stream.owned, feeds, strict=True)]
+    most, put, slow = [0], _Inbox.put, nodes[1].backward
+
+    def counted(inbox: _Inbox, link: tuple[int, int], *message: Any) -> bool:
+        found = put(inbox, link, *message)
+        waiting = [key for where, key in list(inbox._messages) if where == (0, 1)]
+        most[0] = max(most[0], len(waiting))
+        return found
+
+    def later(*given: Any) -> torch.Tensor | None:
+        until = time.monotonic() + 30
+        while most[0] < window and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(0.002)  # for one too many
+        return slow(*given)
+
+    with pytest.MonkeyPatch.context() as patch, InProcess(2, timeout=60.0) as transport:
+        patch.setattr(_Inbox, "put", counted)
+        patch.setattr(nodes[1], "backward", later)
+        workers = [
+            StreamWorker(
+                stream,
+                {number: node},
+                feed,
+                transport,
+                start=0,
+                decide=lambda: GO_ON,
+                save=lambda node, step: None,
+                stop=Stop(),
+            )
+            for number, (node, feed) in enumerate(zip(nodes, feeds, strict=True))
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            assert all(len(each) == 14 for each in threads.map(lambda worker: list(worker.work()), workers))
+    assert most == [window]
+
+
+def test_a_window_that_nothing_looks_through_is_refused() -> None:
+    with pytest.raises(UsageError, match="--window 5 has nothing to bound: gradients that come back do that"):
+        run_of(window=5, reach=2)
+    with pytest.raises(UsageError, match="replay buffers"):
+        run_of(window=5, timing={"kind": "async"})
+
+
 def test_bf16_and_a_minibatch_of_fewer_parts() -> None:
     """1,438 examples in minibatches of 239: the last one has four examples, in two parts instead of three."""
     run = run_of(precision="bf16-mixed", microbatches=3, batch_size=239, reach=2, nodes=3, epochs=1)
@@ -108,9 +171,9 @@ def test_training_cut_short() -> None:
     assert [(row.epoch, row.block) for row in over.rows] == [(e, b) for e in (1, 2) for b in ("1", "2", "3")]
 
 
-@pytest.mark.parametrize(("reach", "processes"), [(1, 3), (2, 2), ("all", 3)])
-def test_any_number_of_processes(reach: int | str, processes: int, tmp_path: Path) -> None:
-    run, file = described(tmp_path, reach=reach, microbatches=3, nodes=3)
+@pytest.mark.parametrize(("reach", "window", "processes"), [(1, 1, 3), (1, 5, 2), (2, 2, 2), ("all", 2, 3)])
+def test_any_number_of_processes(reach: int | str, window: int, processes: int, tmp_path: Path) -> None:
+    run, file = described(tmp_path, reach=reach, microbatches=3, nodes=3, window=window)
     expected, folder = api.train(run, out_dir=tmp_path / "here"), tmp_path / "run"
     words = ("train", file, "--out-dir", str(folder), "--processes", str(processes), "--format", "json")
     result = json.loads(end(start(*words))[0])

@@ -54,7 +54,7 @@ def stream_of(model: StreamModel, costs: StreamCosts | None = None) -> Stream:
     costs = costs or costs_of(model, Machine())
     weighed = [costs.of_step(reach, block, run.microbatches) for block in range(reach.blocks)]
     owned = deal_blocks(weighed, run.nodes, run.speeds)
-    return Stream(reach=reach, owned=owned, microbatches=run.microbatches)
+    return Stream(reach=reach, owned=owned, microbatches=run.microbatches, window=run.window)
 
 
 def world_of(run: StreamRun, bandwidth: float, latency: float, speeds: tuple[float, ...] = ()) -> World:

@@ -135,7 +135,8 @@ class StreamWorker:
         self._marks = {node: self._decide() if node == 0 else GO_ON for node in self.nodes}
         for row in self._rows:
             if row.step.action != Action.UPDATE and self._microbatch(row) >= parts:
-                continue  # the last minibatch of an epoch may be too small for all
+                self._pass_leave(row, step)  # the last minibatch of an epoch may be too small for all
+                continue
             value = self._input(row, step)  # 1
             begin = time.perf_counter()
             result = self._carry_out(row, step, value)  # 2
@@ -181,15 +182,27 @@ class StreamWorker:
                 return None
 
     def _send(self, row: _Row, step: int, result: Tensor | None) -> None:
-        end = self.transport.at(_node(row)) if row.sends else None
         for carries, to, later in row.sends:
-            if carries == Carries.TURN and step + later >= self.feed.steps:
+            if carries == Carries.TURN:
+                self._give_leave(row, step, to, later)
                 continue
-            assert end is not None
-            tensors = {} if result is None or carries == Carries.TURN else packed(result)
+            tensors = {} if result is None else packed(result)
             if carries == Carries.OUTPUTS and self._microbatch(row) == 0:
                 tensors[_MARK] = torch.tensor([self._marks[_node(row)]], dtype=torch.uint8)
-            end.send(self._key(row.number, carries, step), tensors, to)
+            self.transport.at(_node(row)).send(self._key(row.number, carries, step), tensors, to)
+
+    def _give_leave(self, row: _Row, step: int, to: int, later: int) -> None:
+        if step + later < self.feed.steps:
+            self.transport.at(_node(row)).send(self._key(row.number, Carries.TURN, step), {}, to)
+
+    def _pass_leave(self, row: _Row, step: int) -> None:
+        """A microbatch without examples counts all the same, so that every leave that is waited for is given."""
+        for source in row.sources:
+            if source.carries == Carries.TURN and step - source.ago >= self.start:
+                self._receive(source, _node(row), step - source.ago)
+        for carries, to, later in row.sends:
+            if carries == Carries.TURN:
+                self._give_leave(row, step, to, later)
 
     def _receive(self, source: _Source, node: int, step: int) -> dict[str, Tensor]:
         assert source.node is not None
