@@ -48,10 +48,6 @@ _NAMES = {
 }
 
 
-_PARTS = {STREAM: "block", DDP: "copy"}
-"""What the stages of a stream are by its schedule; those of a pipeline are stages."""
-
-
 def write_trace(path: Path, plan: Plan, facts: Facts, title: str) -> None:
     """Write the file. LayerlineError where that is not possible."""
     table = {"displayTimeUnit": "ms", "otherData": {"run": title}, "traceEvents": trace_events(plan, facts)}
@@ -99,6 +95,13 @@ def _shifted(fact: Mapping[str, Any], by: float) -> dict[str, Any]:
     return {**fact, **times, "transfers": [[each[0] + by, each[1] + by, *each[2:]] for each in fact["transfers"]]}
 
 
+def kind_of_stage(plan: Plan) -> str:
+    """What the plan's stages are: blocks; with a method of PyTorch's copies of the network, or some blocks each."""
+    if not plan.streams or plan.schedule == STREAM:
+        return "block"
+    return "copy" if plan.schedule == DDP else "stage"
+
+
 def row_name(plan: Plan, row: int) -> str:
     """`block 2, chapter 5, train`, or in a stream `block 2, step 5, microbatch 1, backward of loss 3`; all from 1."""
     action = Action(plan.action[row])
@@ -111,8 +114,7 @@ def slot_name(plan: Plan, row: int) -> str:
     """`block 2, chapter 5`, `head, chapter 5`, or `labels, chapter 5`, the new negatives after it."""
     stage = int(plan.stage[row])
     made = plan.action[row] == Action.NEGATIVES
-    part = _PARTS.get(plan.schedule, "stage") if plan.streams else "block"
-    what = "labels" if made else "head" if stage == plan.blocks else f"{part} {stage + 1}"
+    what = "labels" if made else "head" if stage == plan.blocks else f"{kind_of_stage(plan)} {stage + 1}"
     if plan.schedule == FREE:
         return f"{what}, step {plan.round[row] + 1}"
     if not plan.streams:

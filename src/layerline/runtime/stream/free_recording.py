@@ -20,8 +20,8 @@ from layerline.schedules.free_running import SCHEDULE
 from layerline.schedules.plan import Action, Plan
 from layerline.transport.base import Transfer
 
-_MOST = 200
-"""Steps, and messages, of each end of the run that a node keeps."""
+_MOST = 100
+"""Steps of each end of the run that a node keeps."""
 
 Row = tuple[int, int, int, float, float]
 
@@ -35,18 +35,18 @@ class FreeRecording:
     def add(self, block: int, step: int, begin: float, end: float) -> None:
         """A step, in seconds since 1970."""
         self._kept.rows.append((self._kept.sitting, step, block, begin, end))
-        _forget(self._kept.rows)
+        _forget(self._kept.rows, _MOST)
 
     def add_message(self, transfer: Transfer) -> None:
         """A message that went or came."""
         self._kept.add_message(transfer.key.stage, transfer)
-        _forget(self._kept.messages)
+        _forget(self._kept.messages, 2 * _MOST)  # it sends, and receives
 
 
-def _forget(kept: list[Any]) -> None:
+def _forget(kept: list[Any], most: int) -> None:
     """Of more than there is room for, the oldest after the first ones."""
-    if len(kept) > 2 * _MOST:
-        del kept[_MOST]
+    if len(kept) > 2 * most:
+        del kept[most]
 
 
 def free_timeline(
