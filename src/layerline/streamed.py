@@ -10,15 +10,15 @@ What the first two do is told in `stream_sitting`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from layerline.data.text_set import AnySet
+from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
 from layerline.free_sitting import FreeAlone, FreeMember
@@ -82,6 +82,17 @@ class BaseStreamJob(ABC):
     def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
         """The plan in time on so many processes, with what its rows took on average."""
 
+    def of(self, member: Membership | None) -> Self:
+        """The job with no more than this process needs, if it is one of several. The model is changed in place."""
+        return self
+
+    def holding(self, blocks: Collection[int]) -> Self:
+        """The job with the numbers of these blocks only, and examples only where the first is among them."""
+        self.model.hold_only(blocks)
+        if 0 in blocks or isinstance(self.data, TextSet):
+            return self
+        return replace(self, data=self.data.without_inputs())
+
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Train from the folder's newest cut to the end; leave everything in the folder.
 
@@ -113,7 +124,7 @@ class BaseStreamJob(ABC):
 
     def rows(self, folder: RunFolder) -> list[Row]:
         """The numbers of all epochs, as a finished run left them."""
-        cuts, device = self.cuts(folder), next(self.model.parameters()).device
+        cuts, device = self.cuts(folder), self.model.device
         step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
         return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
@@ -152,6 +163,12 @@ class StreamJob(BaseStreamJob):
         plan = self.stream.plan(self.stream.ahead + 1)
         validate_stream(plan, self.stream.reach, self.stream.window)
         return plan
+
+    def of(self, member: Membership | None) -> Self:
+        if member is None:
+            return self
+        places = placement(self.plan, member.world)
+        return self.holding({b for b in range(self.stream.reach.blocks) if places[self.stream.node(b)] == member.rank})
 
     def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
         kind = FreeMember if isinstance(self.run.timing, Async) else Member
@@ -201,7 +218,7 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
                     f"--codec {run.codec.kind} is for nodes that wait for each other",
                     hint="blocks that run freely learn from what their buffers hold: --boundary says how it is coded",
                 )
-            crossings(model, next(model.parameters()).device)  # whether outputs fit the boundary
+            crossings(model, model.device)  # whether outputs fit the boundary
         case _ if not isinstance(run.boundary, Plain):
             raise UsageError(
                 f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,27 @@ class StreamModel(Predictor):
         """The head on a block, if there is one."""
         return dict(self.heads.items()).get(str(block))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the blocks are that are here."""
+        return next((p.device for p in self.parameters() if not p.is_meta), torch.device("cpu"))
+
+    def hold_only(self, blocks: Collection[int]) -> None:
+        """Let go of the numbers of all other blocks, and of their heads: shapes stay (device "meta")."""
+        for index in set(range(len(self.blocks))) - set(blocks):
+            for module in self._parts(index):
+                module.to("meta")
+
+    def hold(self, block: int) -> None:
+        """Make room for the numbers of a block and its head, where there is none; what lies there is rubbish."""
+        for module in self._parts(block):
+            if any(tensor.is_meta for tensor in module.state_dict().values()):
+                module.to_empty(device=self.device)
+
+    def _parts(self, block: int) -> list[nn.Module]:
+        head = self.head(block)
+        return [self.blocks[block], *([head] if head is not None else [])]
+
     def follow(self) -> None:
         """Heads that are made of later layers take a step after them; to be called after every update."""
         self.share()
@@ -94,7 +115,7 @@ class StreamModel(Predictor):
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
         block = readout.block if readout else len(self.blocks) - 1
-        device = next(self.parameters()).device
+        device = self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
             return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
 

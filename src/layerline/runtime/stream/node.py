@@ -50,7 +50,7 @@ class StreamNode:
 
     def __init__(self, blocks: Sequence[int], model: StreamModel, feed: Feed) -> None:
         self.blocks, self.feed = blocks, feed
-        self.device = device = next(model.parameters()).device
+        self.device = device = model.device
         self.stages = {index: stage_of(model, index) for index in blocks}
         self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
         self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
@@ -127,6 +127,7 @@ class StreamNode:
 @torch.no_grad()
 def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
     """Bring a finished block of another process into the model. KeyError or RuntimeError if it does not fit."""
+    model.hold(block)
     own = {f"block.{name}": tensor for name, tensor in model.blocks[block].state_dict().items()}
     head = model.head(block)
     if head is not None:
