@@ -161,7 +161,7 @@ class StreamJob(BaseStreamJob):
     @cached_property
     def plan(self) -> Plan:
         plan = self.stream.plan(self.stream.ahead + 1)
-        validate_stream(plan, self.stream.reach, self.stream.window)
+        validate_stream(plan, self.stream.reach, self.stream.window, self.stream.takers)
         return plan
 
     def of(self, member: Membership | None) -> Self:
@@ -202,12 +202,7 @@ class StreamJob(BaseStreamJob):
 
 
 def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
-    """The job of a stream over nodes. UsageError for more nodes than blocks, and for heads that look into others."""
-    if any(hasattr(head, "follow") for head in model.heads.values()):
-        raise UsageError(
-            f"the head '{run.head.kind}' follows the weights of a later block, which another node may have",
-            hint="choose another --head, or leave out --nodes",
-        )
+    """The job of a stream over nodes. UsageError for more nodes than blocks, and for what several nodes cannot do."""
     match run.timing:
         case Recorded():
             raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")

@@ -98,7 +98,7 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     ways: list[Way] = []
     if run.method in (None, "plain"):
         stream = stream_of(model)
-        validate_stream(stream.plan(stream.ahead + 2), stream.reach, stream.window)
+        validate_stream(stream.plan(stream.ahead + 2), stream.reach, stream.window, stream.takers)
         world = _world(run, [costs.outputs[blocks.stop - 1] for blocks in stream.owned], arguments)
         found = simulate_stream(stream, costs, world, steps)
         planned = PlannedStream(run, stream, costs, world, steps, source, found)

@@ -14,6 +14,7 @@ m + M · how many blocks ahead the loss is. Its edges:
     forward k     the outputs of forward k − 1; the weights of update k, a step ago
     backward k    by the loss above it: the gradients of backward k + 1 by the same loss; by its own: its own outputs
     update k      the gradients of every backward k: it learns from some, and may not change under the others
+    own loss k    where its head is made of block j's weights (`follows`): those of update j, a step ago
     forward k, last of its node    where the next node sends no gradients back: its first forward of `window` ago
 
 **Order.** All nodes follow one list, each its part of it. It goes slot by slot; in slot s node n brings microbatch s
@@ -74,6 +75,8 @@ class Stream:
     microbatches: int = 1
     window: int = WINDOW
     """Microbatches that a node may be ahead of the next one, where no gradient comes back to it."""
+    follows: tuple[tuple[int, int], ...] = ()
+    """Blocks whose head is made of a later block's weights, each with that block."""
 
     @property
     def ahead(self) -> int:
@@ -112,6 +115,15 @@ class Stream:
         """The plan of so many steps."""
         work = Work(blocks=self.reach.blocks, chapters=steps, nodes=self.nodes)
         return repeat(self.pattern(), schedule=SCHEDULE, work=work, shards=self.microbatches)
+
+    @property
+    def takers(self) -> dict[int, int]:
+        """Blocks before whose own loss a later block's weights come from another node; for all heads of the node."""
+        first: dict[tuple[int, int], int] = {}
+        for block, followed in sorted(self.follows):
+            if self.node(block) != self.node(followed):
+                first.setdefault((self.node(block), followed), block)
+        return {block: followed for (_, followed), block in first.items()}
 
     def turns(self, node: int) -> bool:
         """Whether a node waits for leave of the next one, which sends it no gradients."""
@@ -152,6 +164,8 @@ class Stream:
                 yield Input(place[Mark(Action.FORWARD, block, microbatch)], Carries.OUTPUTS)
                 if mark.loss > block:
                     yield Input(place[Mark(Action.BACKWARD, block + 1, microbatch, mark.loss)], Carries.GRADIENTS)
+                elif not microbatch and block in self.takers:
+                    yield Input(place[Mark(Action.UPDATE, self.takers[block])], Carries.WEIGHTS, 1)
             case _:
                 for source, at in place.items():
                     if source.action == Action.BACKWARD and source.block == block:

@@ -193,6 +193,8 @@ def _message_bytes(plan: Plan, sent: Messages, costs: StreamCosts, world: World)
     outputs = np.array([*costs.outputs, 0])  # a first block sends nothing down
     down = sent.carries == Carries.GRADIENTS
     size = outputs[plan.stage[sent.source] - down] * world.codec * (sent.carries != Carries.TURN)
+    if costs.followed:
+        size = np.where(sent.carries == Carries.WEIGHTS, np.array(costs.followed)[plan.stage[sent.source]], size)
     return np.rint(size).astype(np.int64)
 
 

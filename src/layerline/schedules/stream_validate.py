@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
 from layerline.schedules.plan import Action, Carries, Plan
@@ -18,11 +21,16 @@ from layerline.schedules.stream import WINDOW, loss_of, microbatch_of
 from layerline.schedules.validate import key_of, refuse, twice
 
 
-def validate_stream(plan: Plan, reach: Reach, window: int = WINDOW) -> None:
-    """Raises LayerlineError naming the first row that breaks a rule."""
+def validate_stream(
+    plan: Plan, reach: Reach, window: int = WINDOW, takers: Mapping[int, int] = MappingProxyType({})
+) -> None:
+    """Raises LayerlineError naming the first row that breaks a rule.
+
+    `takers`: blocks before whose own loss the weights of another come.
+    """
     _rows(plan, reach)
-    _edges(plan, window)
-    _complete(plan, reach)
+    _edges(plan, window, takers)
+    _complete(plan, reach, takers)
     _forward_in_time(plan)
     _bounded(plan, reach, window)
 
@@ -57,7 +65,7 @@ def _rows(plan: Plan, reach: Reach) -> None:
     refuse(plan, short, f"is in a step of other than {wanted} rows")
 
 
-def _edges(plan: Plan, window: int) -> None:
+def _edges(plan: Plan, window: int, takers: Mapping[int, int]) -> None:
     """2."""
     source, target, carries = plan.source, plan.target, plan.carries
     refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
@@ -67,7 +75,12 @@ def _edges(plan: Plan, window: int) -> None:
     microbatch, loss = microbatch_of(plan), loss_of(plan)
     part, now = microbatch[target] == microbatch[source], ago == 0
     outputs = (made == Action.FORWARD) & now & part & ((forward & (up == 1)) | (backward & (up == 0)))
-    weights = (made == Action.UPDATE) & forward & (up == 0) & (ago == 1)
+    whose = np.arange(plan.blocks)
+    whose[list(takers)] = list(takers.values())
+    stage = plan.stage[target]
+    uses = np.where(forward, stage, whose[stage])
+    head = backward & (loss[target] == stage) & (uses != stage)
+    weights = (made == Action.UPDATE) & (forward | head) & (plan.stage[source] == uses) & (ago == 1)
     passed = backward & (up == -1) & part & (loss[target] == loss[source])
     gradients = (made == Action.BACKWARD) & now & (passed | (update & (up == 0)))
     later = ago * plan.shards + microbatch[target] - microbatch[source]
@@ -79,7 +92,7 @@ def _edges(plan: Plan, window: int) -> None:
         refuse(plan, wrong, f"has {kind.name.lower()} from a row that does not give it what it needs", target)
 
 
-def _complete(plan: Plan, reach: Reach) -> None:
+def _complete(plan: Plan, reach: Reach, takers: Mapping[int, int]) -> None:
     """3."""
     target, size = plan.target, len(plan)
     key = key_of((target, size), (plan.source, size), (plan.carries, len(Carries)))
@@ -88,7 +101,8 @@ def _complete(plan: Plan, reach: Reach) -> None:
     outputs, weights, gradients = (np.bincount(target[plan.carries == kind], minlength=size) for kind in kinds)
     forward, backward = plan.action == Action.FORWARD, plan.action == Action.BACKWARD
     refuse(plan, outputs != (backward | (forward & (plan.stage > 0))), "has not the outputs it needs")
-    refuse(plan, weights != (forward & (plan.chapter > 0)), "has not the weights it needs")
+    takes = backward & (loss_of(plan) == plan.stage) & (microbatch_of(plan) == 0) & np.isin(plan.stage, list(takers))
+    refuse(plan, weights != ((forward | takes) & (plan.chapter > 0)), "has not the weights it needs")
     all_of = np.array([plan.shards * len(reach.at(block)) for block in range(plan.blocks)])
     wanted = np.where(forward, 0, np.where(backward, loss_of(plan) > plan.stage, all_of[plan.stage]))
     refuse(plan, gradients != wanted, "has not the gradients it needs")

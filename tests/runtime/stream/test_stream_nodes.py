@@ -32,6 +32,7 @@ from layerline.runtime.stream.worker import GO_ON, StreamWorker
 from layerline.stream_run import StreamRun
 from layerline.transport.base import _Inbox
 from layerline.transport.in_process import InProcess
+from runtime.members_by_hand import Member, members
 from runtime.test_processes import end, start, workers
 
 BASE: dict[str, Any] = {
@@ -288,9 +289,58 @@ def test_more_nodes_than_blocks_are_refused() -> None:
         api.train(run_of(nodes=4))
 
 
-def test_a_head_that_looks_into_another_block_is_refused() -> None:
-    with pytest.raises(UsageError, match="'man' follows the weights of a later block"):
-        api.train(run_of(nodes=2, head={"kind": "man"}, network={"kind": "conv", "widths": [4, 6, 6, 6]}))
+MAN = {"head": {"kind": "man", "momentum": 0.9}, "network": {"kind": "conv", "widths": [4, 6, 6, 6]}}
+
+
+def sharing(folder: Path) -> dict[str, Any]:
+    """A language model whose heads use its unembedding, and its text."""
+    text = folder / "text.txt"
+    text.write_text("What says the sea, little shell? What says the sea? " * 17, encoding="utf-8")
+    network = {"kind": "transformer", "depth": 4, "width": 16, "attention_heads": 2, "context": 8, "dropout": 0.2}
+    return {
+        "dataset": str(text),
+        "network": network,
+        "head": {"kind": "shared-unembedding"},
+        "optimizer": {"kind": "adamw", "lr": 0.01},
+        "batch_size": 16,
+        "augment": {},
+    }
+
+
+@pytest.mark.parametrize("microbatches", [1, 3])
+@pytest.mark.parametrize(("kind", "reach"), [("man", 1), ("man", 2), ("shared", 1), ("shared", 2)])
+def test_heads_follow_blocks_of_other_nodes(kind: str, reach: int, microbatches: int, tmp_path: Path) -> None:
+    """Those of one process, to the bit: after every update, also after the last."""
+    run = run_of(reach=reach, microbatches=microbatches, **(MAN if kind == "man" else sharing(tmp_path)))
+    one = alone(run)
+    for nodes in (2, 4):
+        over = api.train(run.replace(nodes=nodes))
+        assert over.values["weights_sha256"] == one.values["weights_sha256"]
+        assert over.values["readouts"] == one.values["readouts"]
+        assert over.rows == one.rows
+
+
+@pytest.mark.parametrize(("kind", "processes"), [("man", 3), ("shared", 2)])
+def test_heads_follow_in_processes_and_after_a_stop(kind: str, processes: int, tmp_path: Path) -> None:
+    """A node is saved before it has the others' last weights; they are sent again, and also at the very end."""
+    settings = {"nodes": 3, "epochs": 3, **(MAN if kind == "man" else sharing(tmp_path))}
+    run, file = described(tmp_path, **settings)
+    expected = alone(run)
+    words = ("train", file, "--out-dir", str(tmp_path / "there"), "--format", "json")
+    first, *others = members(*(Member(words, tmp_path) for _ in range(processes)))
+    assert [first.status, *(other.status for other in others)] == [0] * processes, first.err
+    result = json.loads(first.out)
+    assert result["weights_sha256"] == expected.values["weights_sha256"]
+    assert result["readouts"] == expected.values["readouts"]
+    stop, folder = Stop(), tmp_path / "here"
+
+    def hear(event: Event) -> None:
+        stop.exit_status = 130 if isinstance(event, EpochDone) else None
+
+    with pytest.raises(Stopped):
+        api.train(run, out_dir=folder, listener=hear, stop=stop)
+    assert api.resume(folder).values["weights_sha256"] == expected.values["weights_sha256"]
+    assert api.resume(folder).values["weights_sha256"] == expected.values["weights_sha256"], "when all steps are done"
 
 
 @given(

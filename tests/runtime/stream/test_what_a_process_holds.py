@@ -43,7 +43,7 @@ def watched(words: list[str], variables: dict[str, str], told: Path) -> None:
         told.write_text(json.dumps(found), encoding="utf-8")
         return train(member, transport)
 
-    Alone._train = looked  # type: ignore[method-assign]
+    Alone._train = looked  # type: ignore[method-assign, assignment]
     sys.exit(main(words))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,19 +83,41 @@ class StreamModel(Predictor):
         head = self.head(block)
         return [self.blocks[block], *([head] if head is not None else [])]
 
+    @property
+    def follows(self) -> tuple[tuple[int, int], ...]:
+        """Blocks whose head is made of a later block's weights, each with that block."""
+        last = len(self.blocks) - 1
+        heads = [(int(block), head) for block, head in self.heads.items()]
+        return tuple(
+            (block, block + 1 if isinstance(head, MomentumHead) else last)
+            for block, head in heads
+            if isinstance(head, MomentumHead | SharedUnembedding)
+        )
+
+    def watched(self, block: int) -> list[Tensor]:
+        """The weights that the head on a block follows, as they are now."""
+        later = flat(list(self.blocks[block + 1 :]))
+        if isinstance(self.head(block), MomentumHead):
+            return [weight.detach() for weight in later[0].parameters()]
+        assert isinstance(later[-1], Unembedding)
+        return [later[-1].linear.weight.detach()]
+
+    def follow_one(self, block: int, weights: Sequence[Tensor]) -> None:
+        """The head on a block takes a step after the weights that it follows."""
+        head = self.head(block)
+        assert isinstance(head, MomentumHead | SharedUnembedding)
+        head.follow_weights(weights)
+
     def follow(self) -> None:
         """Heads that are made of later layers take a step after them; to be called after every update."""
-        self.share()
-        for block, head in self.heads.items():
-            if isinstance(head, MomentumHead):
-                head.follow(flat(list(self.blocks[int(block) + 1 :]))[0])
+        for block, _ in self.follows:
+            self.follow_one(block, self.watched(block))
 
     def share(self) -> None:
         """Heads that use a later layer's weights as they are use those of now: after a move, or after loading."""
-        for block, head in self.heads.items():
-            last = flat(list(self.blocks[int(block) + 1 :]))[-1]
-            if isinstance(head, SharedUnembedding) and isinstance(last, Unembedding):
-                head.follow(last)
+        for block, _ in self.follows:
+            if isinstance(self.head(block), SharedUnembedding):
+                self.follow_one(block, self.watched(block))
 
     def encoded(self, raw: Tensor) -> Tensor:
         """What the first block sees of raw examples."""
