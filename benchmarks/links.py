@@ -47,7 +47,7 @@ PFF_IMAGES, PFF_CHAPTERS = 20_000, 8
 PARTS = ["--microbatches", "4"]
 STREAM = ["dgl-cifar10"]
 WAYS: dict[str, list[str]] = {
-    "DGL": [*STREAM, "--reach", "1", *PARTS],
+    "DGL": [*STREAM, "--reach", "1", *PARTS, "--window", "8"],  # two minibatches: room for the slowest link
     "interlocking": [*STREAM, "--reach", "2", *PARTS],
     "backprop, ours": [*STREAM, "--reach", "all", *PARTS],
     "1F1B": [*STREAM, "--reach", "all", "--method", "1f1b", *PARTS],

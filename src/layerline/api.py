@@ -86,6 +86,7 @@ def train(
     run = _resolve(run, data, network is not None)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
     job = prepare(run, data, network, data_dir, team)
+    del data  # the job has what this process needs of it
     folder = create_folder(run, Path(out_dir)) if out_dir is not None else None
     return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
@@ -113,6 +114,7 @@ def resume(
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
     job = prepare(run, data, network, data_dir, team)
+    del data  # the job has what this process needs of it
     return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
 
 

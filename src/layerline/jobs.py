@@ -24,7 +24,7 @@ from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints
 from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
 from layerline.runtime.judging import readouts_of
-from layerline.runtime.members import join_seconds
+from layerline.runtime.members import Membership, join_seconds
 from layerline.runtime.model import build_model
 from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import save_model
@@ -128,7 +128,9 @@ def _prepare_stream(
         if not run.is_planned:
             return OneProcess(make_trainer(model, data), data)
         job = _planned_job(run, model, data)
-        return Launch(run, team, data_dir, "last checkpoint", job.rows) if team.starts(run) else job
+        if team.starts(run):
+            return Launch(run, team, data_dir, "last checkpoint", job.holding(()).rows)
+        return job.of(Membership.of_environment())
 
 
 def _planned_job(run: StreamRun, model: StreamModel, data: AnySet) -> BaseStreamJob:

@@ -16,6 +16,7 @@ from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_s
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.node import Noted, fill
+from layerline.schedules.lower import messages
 from layerline.stream_sitting import Alone
 from layerline.transport.base import Transport
 from layerline.transport.message import Key
@@ -90,9 +91,10 @@ class Member(Alone):
         )
 
     def _links(self) -> set[tuple[int, int]]:
-        """Nodes that send to each other: neighbours; and at the end all to the first of rank 0."""
-        nodes, home = range(self.job.stream.nodes), self.places.index(0)
+        """Nodes that send to each other: neighbours, who follows whom, and at the end all to the first of rank 0."""
+        nodes, home, sent = range(self.job.stream.nodes), self.places.index(0), messages(self.job.plan)
         links = {(node, other) for node in nodes for other in (node - 1, node + 1) if other in nodes}
+        links |= set(zip(sent.sender.tolist(), sent.receiver.tolist(), strict=True))
         return links | {(node, home) for node in nodes if self.places[node] != 0}
 
     def _to_bring(self, number: int) -> Sequence[int]:

@@ -25,6 +25,7 @@ from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
 from layerline.schedules.methods import Method, refuse_shape
+from layerline.schedules.stream import WINDOW
 from layerline.schedules.timing import Sync, Timing
 from layerline.schedules.work import check_speeds
 from layerline.transport.boundary import Boundary, Plain
@@ -44,6 +45,9 @@ class StreamRun(BaseRun):
     microbatches: int = Field(default=1, ge=1)
     """Parts of a minibatch that follow each other through the blocks; gradients add up before the update. With DDP:
     of each node's part."""
+    window: int = Field(default=WINDOW, ge=1)
+    """Microbatches that a node may be ahead of the next one, and so the most that wait for it, with reach 1. More let a
+    link be slower, and take more memory; the result is the same."""
     method: Method | None = None
     """Who computes backprop (reach all): PyTorch's DDP or pipeline schedules, or one process by itself; left out: the
     plan of streams."""
@@ -81,6 +85,7 @@ class StreamRun(BaseRun):
             )
         self._refuse_dependence()
         self._refuse_method()
+        self._refuse_window()
         check_speeds(self.speeds, self.nodes)
         return self
 
@@ -115,6 +120,17 @@ class StreamRun(BaseRun):
             )
         if self.method == "ddp" and self.speeds:
             raise UsageError("DDP gives every node as much to do", hint="leave out --speeds")
+
+    def _refuse_window(self) -> None:
+        """UsageError for a window where none is looked through."""
+        if self.window != WINDOW and (self.reach != 1 or not isinstance(self.timing, Sync)):
+            why = (
+                "gradients that come back do that" if self.reach != 1 else "blocks that run freely have replay buffers"
+            )
+            raise UsageError(
+                f"--window {self.window} has nothing to bound: {why}",
+                hint="leave out --window, or choose --reach 1 and --timing sync",
+            )
 
     @property
     def parts(self) -> int:

@@ -204,6 +204,7 @@ class Alone:
 
     def _finish(self, noted: Sequence[Noted], link: Link) -> Outcome:
         job, folder, rows = self.job, self.folder, in_order(noted)
+        job.model.share()
         progress = Progress(max(each.seconds for each in noted), rows)
         more = measured(noted, self.world) | self._more(noted, link)
         more |= bits_of(job.model, job.data, self._heed)

@@ -10,19 +10,20 @@ What the first two do is told in `stream_sitting`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from layerline.data.text_set import AnySet
+from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
 from layerline.free_sitting import FreeAlone, FreeMember
 from layerline.planned import Outcome
+from layerline.reporting.gantt_free import draw_free
 from layerline.reporting.gantt_run import can_draw
 from layerline.reporting.gantt_stream import draw_stream
 from layerline.reporting.run_folder import RunFolder
@@ -31,6 +32,7 @@ from layerline.runtime.members import Board, Membership, join_seconds, placement
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.cuts import Cuts, newest
+from layerline.runtime.stream.free_recording import free_timeline
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
@@ -39,7 +41,7 @@ from layerline.runtime.stream.worker import Link
 from layerline.runtime.threads import compute_threads
 from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.plan import Plan
-from layerline.schedules.stream import WINDOW, Stream
+from layerline.schedules.stream import Stream
 from layerline.schedules.stream_simulate import AnyStream, StreamSimulation, simulate_stream
 from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Async, Recorded
@@ -49,7 +51,7 @@ from layerline.stream_sitting import Alone, in_order
 from layerline.transport.boundary import Plain
 from layerline.transport.codecs import Fp32
 
-_SIMULATED = 24
+SIMULATED = 24
 """Steps at least that are simulated: as many as are drawn, of both ends."""
 
 
@@ -67,6 +69,11 @@ class BaseStreamJob(ABC):
     def plan(self) -> Plan:
         """The plan of as many steps as show everything that is repeated."""
 
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Of its trace and picture."""
+
     @abstractmethod
     def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
         """This process's part, one of several."""
@@ -74,6 +81,17 @@ class BaseStreamJob(ABC):
     @abstractmethod
     def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
         """The plan in time on so many processes, with what its rows took on average."""
+
+    def of(self, member: Membership | None) -> Self:
+        """The job with no more than this process needs, if it is one of several. The model is changed in place."""
+        return self
+
+    def holding(self, blocks: Collection[int]) -> Self:
+        """The job with the numbers of these blocks only, and examples only where the first is among them."""
+        self.model.hold_only(blocks)
+        if 0 in blocks or isinstance(self.data, TextSet):
+            return self
+        return replace(self, data=self.data.without_inputs())
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
         """Train from the folder's newest cut to the end; leave everything in the folder.
@@ -106,7 +124,7 @@ class BaseStreamJob(ABC):
 
     def rows(self, folder: RunFolder) -> list[Row]:
         """The numbers of all epochs, as a finished run left them."""
-        cuts, device = self.cuts(folder), next(self.model.parameters()).device
+        cuts, device = self.cuts(folder), self.model.device
         step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
         return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
@@ -122,6 +140,15 @@ class BaseStreamJob(ABC):
 
     def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
         """`trace.json` and `gantt.svg`, where rows are recorded; False where no matplotlib can draw."""
+        if not any(each.recording.rows for each in noted):
+            return True
+        recorded = recorded_steps(steps, len(self.stream.order()))
+        plan, facts = timeline(self.stream, recorded, [each.recording for each in noted])
+        write_trace(folder.path / "trace.json", plan, facts, self.title)
+        if not can_draw():
+            return False
+        found, seconds = self._simulated(noted, processes, steps, link), max(each.seconds for each in noted)
+        draw_stream(plan, facts, found, seconds / steps, shares_of(noted), folder.path / "gantt.svg", self.title)
         return True
 
 
@@ -133,26 +160,35 @@ class StreamJob(BaseStreamJob):
 
     @cached_property
     def plan(self) -> Plan:
-        plan = self.stream.plan(WINDOW + 1)
-        validate_stream(plan, self.stream.reach, self.stream.window)
+        plan = self.stream.plan(self.stream.ahead + 1)
+        validate_stream(plan, self.stream.reach, self.stream.window, self.stream.takers)
         return plan
+
+    def of(self, member: Membership | None) -> Self:
+        if member is None:
+            return self
+        places = placement(self.plan, member.world)
+        return self.holding({b for b in range(self.stream.reach.blocks) if places[self.stream.node(b)] == member.rank})
 
     def member(self, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board) -> Member:
         kind = FreeMember if isinstance(self.run.timing, Async) else Member
         return kind(self, folder, heard, stop, member, board)
 
+    @property
+    def title(self) -> str:
+        how = "blocks that run freely" if isinstance(self.run.timing, Async) else f"stream, reach {self.run.reach}"
+        return f"{self.run.preset} · {how}"
+
     def draw(self, folder: RunFolder, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> bool:
+        if not isinstance(self.run.timing, Async):
+            return super().draw(folder, noted, processes, steps, link)
         if not any(each.recording.rows for each in noted):
             return True
-        recorded = recorded_steps(steps, len(self.stream.order()))
-        plan, facts = timeline(self.stream, recorded, [each.recording for each in noted])
-        title = f"{self.run.preset} · stream, reach {self.run.reach}"
-        write_trace(folder.path / "trace.json", plan, facts, title)
+        plan, facts = free_timeline([each.recording for each in noted], len(self.model.blocks), steps)
+        write_trace(folder.path / "trace.json", plan, facts, self.title)
         if not can_draw():
             return False
-        found, seconds = self._simulated(noted, processes, steps, link), max(each.seconds for each in noted)
-        shares = [sum(each.busy.values()) / (seconds or 1.0) for each in noted]
-        draw_stream(plan, facts, found, seconds / steps, shares, folder.path / "gantt.svg", title)
+        draw_free(plan, facts, shares_of(noted), folder.path / "gantt.svg", self.title)
         return True
 
     def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
@@ -162,16 +198,11 @@ class StreamJob(BaseStreamJob):
         bandwidth = link.bytes / link.seconds if link.seconds else ONE_HOST.bandwidth
         world = world_of(self.run, bandwidth, ONE_HOST.latency)
         costs, places = costs_of(self.model, Machine()), placement(self.plan, processes)
-        return simulate_stream(self.stream, costs, world, steps, places=places, measured=rows, at_least=_SIMULATED)
+        return simulate_stream(self.stream, costs, world, steps, places=places, measured=rows, at_least=SIMULATED)
 
 
 def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
-    """The job of a stream over nodes. UsageError for more nodes than blocks, and for heads that look into others."""
-    if any(hasattr(head, "follow") for head in model.heads.values()):
-        raise UsageError(
-            f"the head '{run.head.kind}' follows the weights of a later block, which another node may have",
-            hint="choose another --head, or leave out --nodes",
-        )
+    """The job of a stream over nodes. UsageError for more nodes than blocks, and for what several nodes cannot do."""
     match run.timing:
         case Recorded():
             raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
@@ -182,12 +213,18 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
                     f"--codec {run.codec.kind} is for nodes that wait for each other",
                     hint="blocks that run freely learn from what their buffers hold: --boundary says how it is coded",
                 )
-            crossings(model, next(model.parameters()).device)  # whether outputs fit the boundary
+            crossings(model, model.device)  # whether outputs fit the boundary
         case _ if not isinstance(run.boundary, Plain):
             raise UsageError(
                 f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
             )
     return StreamJob(run, model, data, stream_of(model))
+
+
+def shares_of(noted: Sequence[Noted]) -> list[float]:
+    """The fraction of the whole time that each node computed."""
+    seconds = max(each.seconds for each in noted) or 1.0
+    return [sum(each.busy.values()) / seconds for each in noted]
 
 
 def _mute(event: Event) -> None:

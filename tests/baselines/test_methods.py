@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,33 @@ def test_losses_and_weights_are_those_of_plain_backprop(case: str, tmp_path: Pat
     for name, tensor in ours.items():
         if method != "ddp" or ("running" not in name and "num_batches" not in name):
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=2e-2 if bits else 1e-5, msg=name)
+    _refuse_wrong_trace(tmp_path / "run", run)
     assert result["method"] == method
     assert result["processes"] == nodes
     assert result["bytes_sent"] > 0
     assert 0 < result["utilisation"] <= 1
+
+
+def _refuse_wrong_trace(folder: Path, run: StreamRun) -> None:
+    """Every row of PyTorch's lists is there for every recorded step, in its order on its node; and it is drawn."""
+    events = json.loads((folder / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    bars = sorted((e for e in events if e["ph"] == "X"), key=lambda e: e["ts"])
+    kind = "copy" if run.method == "ddp" else "stage"
+    steps = sorted({int(bar["name"].split("step ")[1].split(",")[0]) for bar in bars})
+    assert steps[-1] == max(steps)
+    for node in range(1, run.nodes + 1):
+        mine = [bar for bar in bars if bar["pid"] == node]
+        assert all(one["ts"] + one["dur"] <= other["ts"] + 1 for one, other in pairwise(mine)), "one after the other"
+        first = [bar["name"].split(", ") for bar in mine if f", step {steps[0]}," in bar["name"]]
+        marks = [row[-1] for row in first]
+        assert marks.count("forward") == run.microbatches * len({row[0] for row in first})
+        assert marks.count("backward") + marks.count("gradient of the weights") == marks.count("forward")
+        assert marks[-1] == "update"
+        assert {row[0].split(" ")[0] for row in first} == {kind}
+        assert len(mine) == len(first) * len(steps)
+    shown = (folder / "gantt.svg").read_text(encoding="utf-8")
+    for said in ("<!-- measured ", "<!-- planned ", f"backprop, {run.method}", f"<!-- {kind} 1 -->"):
+        assert said in shown
 
 
 @IN_PROC

@@ -119,6 +119,7 @@ _STREAM_SETTINGS = """
     --positions --cut.positions
     --reach
     --microbatches
+    --window
     --method
     --head
     --hidden --head.hidden

@@ -372,6 +372,7 @@ def test_no_moment_is_ever_denormal() -> None:
     learner = make_learner(linear_block(), state_of(objective), objective, Adam(), UNITS, torch.float32)
     x, labels_B = minibatch(8, 2, "first")
     learner.learn(x, labels_B, 0.01, 0)
+    assert isinstance(learner, LinearLearner)
     with torch.no_grad():
         learner.block.bias.fill_(-1e6)  # nothing is active from here on
     smallest = torch.finfo(torch.float32).tiny

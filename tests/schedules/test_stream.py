@@ -98,13 +98,16 @@ def streams(draw: st.DrawFn) -> Stream:
     costs = draw(st.lists(st.floats(0.1, 9), min_size=blocks, max_size=blocks))
     owned = deal_blocks(costs, draw(st.integers(1, blocks)))
     reach = Reach(blocks, draw(st.integers(1, blocks)))
-    return Stream(reach=reach, owned=owned, microbatches=draw(st.integers(1, 5)), window=draw(st.integers(1, 3)))
+    heads = reach.losses[:-1]
+    follows = draw(st.sampled_from([(), tuple((b, b + 1) for b in heads), tuple((b, blocks - 1) for b in heads)]))
+    parts, window = draw(st.integers(1, 5)), draw(st.integers(1, 7))
+    return Stream(reach=reach, owned=owned, microbatches=parts, window=window, follows=follows)
 
 
 @given(made=streams(), steps=st.integers(1, 6))
 @settings(max_examples=150, deadline=None)
 def test_every_plan_is_valid(made: Stream, steps: int) -> None:
-    validate_stream(made.plan(steps), made.reach, made.window)
+    validate_stream(made.plan(steps), made.reach, made.window, made.takers)
 
 
 @given(made=streams(), capacity=st.sampled_from([0, 1]))
@@ -196,8 +199,54 @@ def test_a_node_that_nothing_holds_back_is_refused() -> None:
     kept = plan.carries != Carries.TURN
     first = np.concatenate(([0], np.cumsum(np.bincount(plan.target[kept], minlength=len(plan)))))
     free = replace(plan, source=plan.source[kept], carries=plan.carries[kept], first=first)
-    with pytest.raises(LayerlineError, match="a node that may run ahead for ever"):
+    with pytest.raises(LayerlineError, match="is more than 2 microbatches ahead of the next node"):
         validate_stream(free, Reach(3, 1))
+
+
+def test_leave_by_another_microbatch_is_refused() -> None:
+    made = stream(1, 3, 3, 4, window=3)
+    with pytest.raises(LayerlineError, match="turn from a row that does not give it what it needs"):
+        validate_stream(made.plan(4), made.reach, 2)
+
+
+@given(made=streams(), speeds=st.lists(st.sampled_from([0.1, 0.5, 1.0, 3.0]), min_size=7, max_size=7))
+@settings(max_examples=100, deadline=None)
+def test_no_more_wait_for_a_slow_node_than_the_window(made: Stream, speeds: list[float]) -> None:
+    """However many microbatches a minibatch has: forwards that a node has done, and the next one has not begun."""
+    world = World(latency=0.2, speeds=tuple(speeds[: made.nodes]))
+    found = simulate_stream(made, costs(made.reach.blocks), world, 12).begin
+    forward = found.plan.action == Action.FORWARD
+    for blocks in made.owned[:-1]:
+        mine, next_one = (forward & (found.plan.stage == block) for block in (blocks.stop - 1, blocks.stop))
+        begun = np.sort(found.start[next_one])
+        waiting = np.arange(1, len(begun) + 1) - np.searchsorted(begun, np.sort(found.end[mine]), side="right")
+        losses = made.reach.crossing(blocks.stop)
+        most = made.node(losses[0]) - made.node(blocks.stop) + 2 if losses else made.window
+        assert waiting.max() <= most
+
+
+def test_a_head_waits_for_the_weights_it_follows() -> None:
+    """`man` on three nodes: block 1's loss in step 2 comes after block 2's update in step 1; the forward does not."""
+    reach = Reach(3, 1)
+    made = Stream(reach=reach, owned=(range(1), range(1, 2), range(2, 3)), follows=((0, 1), (1, 2)))
+    plan, drawn = (
+        made.plan(3),
+        """
+                  1    2    3    4    5    6    7    8    9   10  11
+        node 1  1F0  1B0   1U  1F0  1B0   1U  1F0  1B0   1U
+        node 2       2F0  2B0   2U  2F0  2B0   2U  2F0  2B0   2U
+        node 3            3F0  3B0   3U  3F0  3B0   3U  3F0  3B0  3U
+    """,
+    )
+    assert grid(plan, messages(plan), width=200) == dedent(drawn).strip("\n").rstrip().splitlines()
+    found = simulate_stream(made, costs(3), World(latency=10.0), 10).begin
+    update = (found.plan.action == Action.UPDATE) & (found.plan.stage == 1)
+    loss = (found.plan.action == Action.BACKWARD) & (found.plan.stage == 0)
+    assert (found.start[loss][1:] >= found.end[update][:-1] + 10).all()
+    with pytest.raises(LayerlineError, match="has weights from a row that does not give it what it needs"):
+        validate_stream(plan, reach)
+    with pytest.raises(LayerlineError, match="has not the weights it needs"):
+        validate_stream(replace(made, follows=()).plan(3), reach, takers=made.takers)
 
 
 def test_no_chapter_plan() -> None:
@@ -247,7 +296,8 @@ def test_local_learning_keeps_one_microbatch_however_many_there_are() -> None:
     world = World(speeds=(4.0, 4.0, 1.0, 1.0))
     local = [simulate_stream(stream(1, 4, 4, m), costs(4), world, 50).activations.max() for m in (2, 8, 32)]
     kept = 8
-    assert local[0] <= kept * (1 + 2 * 2 + 1)
+    assert len(set(local)) == 1
+    assert local[0] <= kept * (1 + 2)
     one_at_a_time = [simulate_stream(stream(1, 4, 4, m), costs(4), World(), 50).activations.max() for m in (2, 8, 32)]
     assert len(set(one_at_a_time)) == 1
     backprop = [simulate_stream(stream(4, 4, 4, m), costs(4), World(), 50).activations[0] for m in (2, 8, 32)]

@@ -33,11 +33,10 @@ from layerline.schedules.costs import ONE_HOST, Machine
 from layerline.schedules.division import Division, costs_in
 from layerline.schedules.plan import Plan
 from layerline.schedules.replicated import Replicated
-from layerline.schedules.stream import WINDOW
 from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
 from layerline.stream_member import Member
 from layerline.stream_run import StreamRun
-from layerline.streamed import BaseStreamJob
+from layerline.streamed import SIMULATED, BaseStreamJob
 from layerline.transport.base import Transport
 
 
@@ -49,17 +48,21 @@ class MethodJob(BaseStreamJob):
 
     @cached_property
     def plan(self) -> Plan:
-        return self.stream.plan(WINDOW + 1)
+        return self.stream.plan(self.stream.ahead + 1)
 
     def member(self, *given: Any) -> MethodMember:
         return MethodMember(self, *given)
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.preset} · backprop, {self.run.method}"
 
     def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
         busy = {row: seconds for each in noted for row, seconds in each.busy.items()}
         rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
         world = world_of(self.run, ONE_HOST.bandwidth, ONE_HOST.latency)
         costs = costs_in(self.stream, costs_of(self.model, Machine()))
-        return simulate_stream(self.stream, costs, world, steps, measured=rows)
+        return simulate_stream(self.stream, costs, world, steps, measured=rows, at_least=SIMULATED)
 
 
 class MethodMember(Member):

@@ -7,7 +7,7 @@ on the last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ class PipelineStep(MethodStep):
         self._parts, self._rows = run.microbatches, -(-run.batch_size // run.microbatches)
         self._mine = division.stages_of(number)
         self._last = len(division.stages) - 1
+        self._stages = division.stages
         self._loss = Loss(node, model.reach.blocks - 1, run.smoothing)
         travels = shapes(model, feed, [stage.stop for stage in division.stages], self._rows)
         stages = []
@@ -86,7 +87,7 @@ class PipelineStep(MethodStep):
             stages[0] if run.method in SINGLE else stages, run.microbatches, loss_fn=self._loss, scale_grads=False
         )
 
-    def learn(self, step: int) -> None:
+    def _learn(self, step: int) -> None:
         feed, parts = self.feed, range(len(self.feed.parts(step)))
         self._loss.total = sum(len(part) for part in feed.parts(step))
         given: dict[str, Tensor] = {"at_12": torch.tensor([[step, part] for part in range(self._parts)])}
@@ -97,6 +98,9 @@ class PipelineStep(MethodStep):
             given["target"] = padded([feed.labels(step, part) for part in parts], self._rows, self._parts, -1)
         with torch.enable_grad():
             self._schedule.step(*examples, return_outputs=False, **given)
+
+    def _updates(self) -> Iterator[tuple[Mark, Sequence[int]]]:
+        return ((Mark(Action.UPDATE, stage), self._stages[stage]) for stage in self._mine)
 
 
 def shapes(model: StreamModel, feed: Feed, ends: Sequence[int], rows: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ those of the first node, as DDP does it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -44,7 +45,7 @@ class ReplicaStep(MethodStep):
         for parameter in part.parameters():
             parameter.register_post_accumulate_grad_hook(self._noted)
 
-    def learn(self, step: int) -> None:
+    def _learn(self, step: int) -> None:
         feed, first = self.feed, self._number * self._each
         self._loss.total = sum(len(part) for part in feed.parts(step))
         for m in range(self._each):
@@ -59,8 +60,11 @@ class ReplicaStep(MethodStep):
                     loss = self._loss(scores, padded([labels], self._rows, 1, -1))
                 begin = self._latest = time.perf_counter()
                 loss.backward()
-                self.note(Mark(Action.BACKWARD, self._number, m), self._latest - begin)
+                self.note(Mark(Action.BACKWARD, self._number, m), begin, self._latest)
         self.sent += self._ring
+
+    def _updates(self) -> Iterator[tuple[Mark, Sequence[int]]]:
+        yield Mark(Action.UPDATE, self._number), self.node.blocks
 
     def gather(self) -> bool:
         for tensor in self.node.sums():

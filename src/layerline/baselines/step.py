@@ -6,12 +6,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import final
 
 import torch
 from torch import Tensor
 
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.recording import recorded_steps
 from layerline.runtime.stream.stage import judged
 from layerline.schedules.stream import Mark
 
@@ -22,14 +24,34 @@ class MethodStep(ABC):
     def __init__(self, node: StreamNode, feed: Feed, rows: Sequence[Mark]) -> None:
         self.node, self.feed = node, feed
         self._numbers = {mark: number for number, mark in enumerate(rows)}
+        self._recorded = frozenset(recorded_steps(feed.steps, len(rows)))
+        self._step = 0
         self.sent = 0
         """Bytes that this process has sent to others."""
         for stage in node.stages.values():
             stage.learn_by_backward()
 
-    @abstractmethod
+    @final
     def learn(self, step: int) -> None:
         """Forward and backward of a minibatch. RuntimeError where a peer is lost."""
+        self._step = step
+        self._learn(step)
+
+    @final
+    def update(self, step: int) -> None:
+        """All blocks of the node follow the gradients of the minibatch."""
+        for mark, blocks in self._updates():
+            with self.busy(mark):
+                for block in blocks:
+                    self.node.update(block, step)
+
+    @abstractmethod
+    def _learn(self, step: int) -> None:
+        """As `learn`."""
+
+    @abstractmethod
+    def _updates(self) -> Iterator[tuple[Mark, Sequence[int]]]:
+        """The rows of the update, and the blocks of each."""
 
     def gather(self) -> bool:
         """At the end of an epoch: bring the recorded losses together. Whether this node tells of them."""
@@ -40,12 +62,15 @@ class MethodStep(ABC):
         """Note the time inside as that of a row."""
         begin = time.perf_counter()
         yield
-        self.note(mark, time.perf_counter() - begin)
+        self.note(mark, begin, time.perf_counter())
 
-    def note(self, mark: Mark, seconds: float) -> None:
-        """A row took so long."""
-        number, busy = self._numbers[mark], self.node.noted.busy
-        busy[number] = busy.get(number, 0.0) + seconds
+    def note(self, mark: Mark, begin: float, end: float) -> None:
+        """When a row of the present step began and ended, by `perf_counter`."""
+        number, noted = self._numbers[mark], self.node.noted
+        noted.busy[number] = noted.busy.get(number, 0.0) + end - begin
+        if self._step in self._recorded:
+            later = time.time() - time.perf_counter()
+            noted.recording.rows.append((noted.recording.sitting, self._step, number, begin + later, end + later))
 
 
 class Loss:

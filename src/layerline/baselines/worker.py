@@ -52,8 +52,7 @@ class MethodWorker:
         mark = torch.tensor([0 if self.number else self._decide()], dtype=torch.uint8)
         under_way = dist.broadcast(mark, 0, async_op=True)
         self.method.learn(step)
-        for block in self.method.node.blocks:
-            self.method.node.update(block, step)
+        self.method.update(step)
         assert under_way is not None
         under_way.wait()
         return int(mark.item())

@@ -32,7 +32,7 @@ from layerline.schedules.division import Division, costs_in, simulate_method
 from layerline.schedules.grid import grid
 from layerline.schedules.lower import messages
 from layerline.schedules.reach import Reach
-from layerline.schedules.stream import Stream
+from layerline.schedules.stream import WINDOW, Stream
 from layerline.schedules.stream_compare import by_reach, pipelines
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
@@ -98,7 +98,7 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     ways: list[Way] = []
     if run.method in (None, "plain"):
         stream = stream_of(model)
-        validate_stream(stream.plan(stream.window + 2), stream.reach, stream.window)
+        validate_stream(stream.plan(stream.ahead + 2), stream.reach, stream.window, stream.takers)
         world = _world(run, [costs.outputs[blocks.stop - 1] for blocks in stream.owned], arguments)
         found = simulate_stream(stream, costs, world, steps)
         planned = PlannedStream(run, stream, costs, world, steps, source, found)
@@ -205,12 +205,13 @@ def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[Strea
     mine = run.reached(blocks)
     for reach in sorted({1, 2, 3, mine, blocks}):
         if reach <= blocks and (ours or reach != mine):
-            other = model_of(run.replace(reach=reach), shape, classes)
+            window = run.window if reach == 1 else WINDOW
+            other = model_of(run.replace(reach=reach, window=window), shape, classes)
             name = "all" if reach == blocks else str(reach)
             why = "" if reach == mine else "another rule"
             ways.append(by_reach(f"reach {name}", stream_of(other), costed(other), planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
-    other = model_of(run.replace(reach="all", microbatches=microbatches), shape, classes)
+    other = model_of(run.replace(reach="all", microbatches=microbatches, window=WINDOW), shape, classes)
     why = "" if mine == blocks else "another rule"
     return ways + pipelines(stream_of(other), costed(other), planned.world, steps, microbatches, why)
 

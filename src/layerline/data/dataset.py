@@ -59,6 +59,10 @@ class Examples:
         """How many examples there are."""
         return len(self.labels)
 
+    def without_inputs(self) -> Examples:
+        """Labels, shapes and types; the inputs have no numbers (device "meta")."""
+        return Examples(self.inputs.to("meta"), self.labels)
+
     def __getitem__(self, part: slice) -> Examples:
         """A part of the set; it shares the memory."""
         return Examples(self.inputs[part], self.labels[part])
@@ -156,6 +160,15 @@ class Dataset:
                 hint="shuffle the training set, or hold out fewer examples",
             )
         return replace(self, train=kept, test=held)
+
+    def without_inputs(self) -> Dataset:
+        """The training set without the numbers of its inputs, for who needs its order and labels only; no test set.
+
+        Its digest is that of the whole set.
+        """
+        found = replace(self, train=self.train.without_inputs(), test=None)
+        vars(found)["_digest"] = self._digest
+        return found
 
     def digest(self) -> str:
         """SHA-256 over shapes, types and raw little-endian bytes of the training set, as hexadecimal digits.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerline.errors import LayerlineError, UsageError
+from layerline.reporting.trace import kind_of_stage
 from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation
 
@@ -144,7 +145,8 @@ def handles(plan: Plan, *, wires: bool, handing: bool = False) -> list[Patch]:
     """What the colours mean, for a legend."""
     from matplotlib.patches import Patch
 
-    shown = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"block {b + 1}") for b in range(min(plan.blocks, 8))]
+    kind = kind_of_stage(plan)
+    shown = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"{kind} {b + 1}") for b in range(min(plan.blocks, 8))]
     shown += [Patch(color=HEAD, label="head")] if plan.head else []
     shown += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
     if (plan.action == Action.NEGATIVES).any():

@@ -10,7 +10,8 @@ Waiting is what lies between the bars. A node is a process of the trace, a lane 
 have two messages at a time (of two links) gets a second one beside it. Arrows lead from sending to receiving.
 
 Of a stream, whose steps are thousands, some at the beginning are there and the last: bars are `block 2, step 5,
-microbatch 1, forward`.
+microbatch 1, forward`; with a method of PyTorch's `stage 2, …`, or `copy 2, …`. Of blocks that run freely, the first
+steps and the last of each node: `block 2, step 5, train` (or `forward`: it only passes on).
 
 Sittings of a run that was stopped or killed follow one another without the time between them. Rows that were in
 flight when a sitting ended are not there: nobody noted them. Nor are messages that were still on their way when a
@@ -26,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from layerline.files import write_text
+from layerline.schedules.free_running import SCHEDULE as FREE
 from layerline.schedules.plan import Action, Plan
+from layerline.schedules.replicated import SCHEDULE as DDP
+from layerline.schedules.stream import SCHEDULE as STREAM
 
 Facts = Mapping[int, Sequence[Mapping[str, Any]]]
 """What each node noted, a table a row: row, sitting, begin, end, handed, bytes, transfers, metrics."""
@@ -39,6 +43,8 @@ _NAMES = {
     Action.NEGATIVES: "rank",
     Action.BACKWARD: "backward",
     Action.UPDATE: "update",
+    Action.INPUT_GRADIENT: "gradient of the input",
+    Action.WEIGHT_GRADIENT: "gradient of the weights",
 }
 
 
@@ -89,10 +95,18 @@ def _shifted(fact: Mapping[str, Any], by: float) -> dict[str, Any]:
     return {**fact, **times, "transfers": [[each[0] + by, each[1] + by, *each[2:]] for each in fact["transfers"]]}
 
 
+def kind_of_stage(plan: Plan) -> str:
+    """What the plan's stages are: blocks; with a method of PyTorch's copies of the network, or some blocks each."""
+    if not plan.streams or plan.schedule == STREAM:
+        return "block"
+    return "copy" if plan.schedule == DDP else "stage"
+
+
 def row_name(plan: Plan, row: int) -> str:
     """`block 2, chapter 5, train`, or in a stream `block 2, step 5, microbatch 1, backward of loss 3`; all from 1."""
     action = Action(plan.action[row])
-    loss = f" of loss {plan.stage[row] + plan.shard[row] // plan.shards + 1}" if action == Action.BACKWARD else ""
+    which = action == Action.BACKWARD and plan.schedule == STREAM  # a pipeline has one loss
+    loss = f" of loss {plan.stage[row] + plan.shard[row] // plan.shards + 1}" if which else ""
     return f"{slot_name(plan, row)}, {_NAMES[action]}{loss}"
 
 
@@ -100,7 +114,9 @@ def slot_name(plan: Plan, row: int) -> str:
     """`block 2, chapter 5`, `head, chapter 5`, or `labels, chapter 5`, the new negatives after it."""
     stage = int(plan.stage[row])
     made = plan.action[row] == Action.NEGATIVES
-    what = "labels" if made else "head" if stage == plan.blocks else f"block {stage + 1}"
+    what = "labels" if made else "head" if stage == plan.blocks else f"{kind_of_stage(plan)} {stage + 1}"
+    if plan.schedule == FREE:
+        return f"{what}, step {plan.round[row] + 1}"
     if not plan.streams:
         return f"{what}, {plan.when(row)}"
     whole = plan.shards == 1 or plan.action[row] == Action.UPDATE

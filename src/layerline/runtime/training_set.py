@@ -17,7 +17,10 @@ from layerline.runtime.seeding import generator
 
 
 class TrainingSet:
-    """Examples on the compute device, with minibatch order and augmentation."""
+    """Examples on the compute device, with minibatch order and augmentation.
+
+    Of a set whose inputs have no numbers (device "meta"), order and labels only.
+    """
 
     def __init__(self, examples: Examples, augment: Augment, seed: int, device: torch.device) -> None:
         self.labels = examples.labels.to(device)
@@ -32,7 +35,7 @@ class TrainingSet:
             inputs = torch.cat((inputs, inputs.flip(-1)))
         if augment.shift:
             inputs = _padded(inputs, augment)
-        self._store = inputs.contiguous().to(device)
+        self._store = inputs if inputs.is_meta else inputs.contiguous().to(device)
         self._windows = self._all_windows()
 
     def __len__(self) -> int:

@@ -29,6 +29,9 @@ Events = list[tuple[int, int]]
 """(block, minibatch) by time of begin, from 0: the number of the step of the block below that made the minibatch; for
 the first block, the number of the minibatch of data."""
 
+SCHEDULE = "free"
+"""What the record of a free run is called where it is shown like a plan."""
+
 
 def run_freely(paces: Sequence[Iterator[float]], steps: int, buffer: int, max_reuse: int | None = None) -> Events:
     """The order of events of one block for each of `paces`, which say how long its steps take, one after the other.

@@ -30,7 +30,7 @@ from layerline.errors import LayerlineError
 from layerline.schedules.pattern import Input, Step, repeat
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.reach import Reach
-from layerline.schedules.stream import WINDOW, Mark
+from layerline.schedules.stream import Mark
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import Floats
 from layerline.schedules.work import Work
@@ -50,7 +50,8 @@ class Pipelined:
     """The blocks of each stage."""
     orders: tuple[tuple[Mark, ...], ...]
     microbatches: int
-    window: int = WINDOW
+    ahead: int = 2
+    """Steps that a node may be ahead of the next one, at most."""
 
     @property
     def nodes(self) -> int:

@@ -18,10 +18,13 @@ import numpy as np
 from layerline.schedules.pattern import Input, Step, repeat
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.reach import Reach
-from layerline.schedules.stream import WINDOW, Mark
+from layerline.schedules.stream import Mark
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import Floats
 from layerline.schedules.work import Work
+
+SCHEDULE = "ddp"
+"""What such a plan is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,9 @@ class Replicated:
     blocks: int
     nodes: int
     microbatches: int
-    name: str = "ddp"
-    window: int = WINDOW
+    name: str = SCHEDULE
+    ahead: int = 2
+    """Steps that a node may be ahead of another, at most."""
 
     @property
     def reach(self) -> Reach:

@@ -14,7 +14,8 @@ m + M · how many blocks ahead the loss is. Its edges:
     forward k     the outputs of forward k − 1; the weights of update k, a step ago
     backward k    by the loss above it: the gradients of backward k + 1 by the same loss; by its own: its own outputs
     update k      the gradients of every backward k: it learns from some, and may not change under the others
-    forward k, last of its node    where the next node sends no gradients back: its first forward, `window` steps ago
+    own loss k    where its head is made of block j's weights (`follows`): those of update j, a step ago
+    forward k, last of its node    where the next node sends no gradients back: its first forward of `window` ago
 
 **Order.** All nodes follow one list, each its part of it. It goes slot by slot; in slot s node n brings microbatch s
 forward, the losses of its own blocks go down through its blocks, then those of losses h nodes ahead, of microbatch
@@ -28,9 +29,9 @@ Why nothing can wait for ever: every edge comes from an earlier row of the list.
 gradient comes from a slot before, or from further up within the same node; everything else from a step before. So
 the first row not done, in the list's order, finds all its inputs made, and `lower` tells why they come.
 
-**Bounded queues.** The window: a node begins a step when the next one has begun that of so many steps ago, so no more
-than `window` minibatches and what is left of one wait between two nodes. Where gradients come back they do the same,
-within a step.
+**Bounded queues.** The window: a node brings a microbatch forward when the next one has brought forward that of so
+many microbatches ago, whichever steps they are of. So no more than `window` microbatches wait between two nodes,
+however many a minibatch has. Where gradients come back they do the same: there it is as many as nodes up to the loss.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from layerline.schedules.reach import Reach
 from layerline.schedules.work import Work, check_speeds
 
 WINDOW = 2
-"""Steps that a node may be ahead of the next one: one is computed, one is on its way."""
+"""Microbatches that a node may be ahead of the next one: one is computed, one is on its way."""
 SCHEDULE = "stream"
 """What a plan of a stream is called."""
 
@@ -73,6 +74,14 @@ class Stream:
     """The blocks of each node, in order."""
     microbatches: int = 1
     window: int = WINDOW
+    """Microbatches that a node may be ahead of the next one, where no gradient comes back to it."""
+    follows: tuple[tuple[int, int], ...] = ()
+    """Blocks whose head is made of a later block's weights, each with that block."""
+
+    @property
+    def ahead(self) -> int:
+        """Steps that a node may be ahead of the next one."""
+        return max(1, -(-self.window // self.microbatches))
 
     @property
     def nodes(self) -> int:
@@ -107,6 +116,15 @@ class Stream:
         work = Work(blocks=self.reach.blocks, chapters=steps, nodes=self.nodes)
         return repeat(self.pattern(), schedule=SCHEDULE, work=work, shards=self.microbatches)
 
+    @property
+    def takers(self) -> dict[int, int]:
+        """Blocks before whose own loss a later block's weights come from another node; for all heads of the node."""
+        first: dict[tuple[int, int], int] = {}
+        for block, followed in sorted(self.follows):
+            if self.node(block) != self.node(followed):
+                first.setdefault((self.node(block), followed), block)
+        return {block: followed for (_, followed), block in first.items()}
+
     def turns(self, node: int) -> bool:
         """Whether a node waits for leave of the next one, which sends it no gradients."""
         return node + 1 < self.nodes and not self.reach.crossing(self.owned[node].stop)
@@ -139,12 +157,15 @@ class Stream:
                     yield Input(place[Mark(Action.FORWARD, block - 1, microbatch)], Carries.OUTPUTS)
                 yield Input(place[Mark(Action.UPDATE, block)], Carries.WEIGHTS, 1)
                 node = self.node(block)
-                if block + 1 == self.owned[node].stop and not microbatch and self.turns(node):
-                    yield Input(place[Mark(Action.FORWARD, block + 1)], Carries.TURN, self.window)
+                if block + 1 == self.owned[node].stop and self.turns(node):
+                    later, part = divmod(microbatch - self.window, self.microbatches)
+                    yield Input(place[Mark(Action.FORWARD, block + 1, part)], Carries.TURN, -later)
             case Action.BACKWARD:
                 yield Input(place[Mark(Action.FORWARD, block, microbatch)], Carries.OUTPUTS)
                 if mark.loss > block:
                     yield Input(place[Mark(Action.BACKWARD, block + 1, microbatch, mark.loss)], Carries.GRADIENTS)
+                elif not microbatch and block in self.takers:
+                    yield Input(place[Mark(Action.UPDATE, self.takers[block])], Carries.WEIGHTS, 1)
             case _:
                 for source, at in place.items():
                     if source.action == Action.BACKWARD and source.block == block:

@@ -52,6 +52,8 @@ class StreamCosts:
     """Bytes of block and head; a gradient has as many."""
     moments: tuple[int, ...]
     """Bytes of the optimizer's."""
+    followed: tuple[int, ...] = ()
+    """Bytes of the weights that heads of other blocks follow; left out: none do."""
 
     def backward(self, reach: Reach, block: int, loss: int) -> float:
         """Seconds of one loss's gradient through a block."""

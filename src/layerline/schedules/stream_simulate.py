@@ -97,7 +97,7 @@ class AnyStream(Protocol):
         """The blocks of each node."""
 
     @property
-    def window(self) -> int:
+    def ahead(self) -> int:
         """Steps that a node may be ahead of the next one."""
 
     def order(self) -> list[Mark]:
@@ -122,14 +122,14 @@ def simulate_stream(
     `places`: the process of every node, where some take turns; then everything is told of processes. `measured`:
     seconds of each row of a step, where they are known. `at_least`: steps to simulate.
     """
-    count = min(steps, max(at_least, 4 * (stream.nodes + stream.window)))
+    count = min(steps, max(at_least, 4 * (stream.nodes + stream.ahead)))
     while True:
         plan = stream.plan(count)
         alone = np.tile(measured, count) if measured is not None else _row_seconds(plan, stream, costs)
         if places:
             plan = replace(plan, node=np.array(places, np.int32)[plan.node], nodes=max(places) + 1)
         found, activations = _carried_out(plan, alone, costs, world)
-        cycle = _cycle(found, stream.window)
+        cycle = _cycle(found, stream.ahead)
         if count >= steps or cycle:
             break
         count = min(steps, 2 * count)
@@ -193,32 +193,34 @@ def _message_bytes(plan: Plan, sent: Messages, costs: StreamCosts, world: World)
     outputs = np.array([*costs.outputs, 0])  # a first block sends nothing down
     down = sent.carries == Carries.GRADIENTS
     size = outputs[plan.stage[sent.source] - down] * world.codec * (sent.carries != Carries.TURN)
+    if costs.followed:
+        size = np.where(sent.carries == Carries.WEIGHTS, np.array(costs.followed)[plan.stage[sent.source]], size)
     return np.rint(size).astype(np.int64)
 
 
-def _cycle(found: Simulation, window: int) -> tuple[int, float] | None:
+def _cycle(found: Simulation, ahead: int) -> tuple[int, float] | None:
     """How many steps repeat, and how long they take; None where the stream is not steady yet."""
     steps = found.plan.chapters
-    ends = np.concatenate((found.end.reshape(steps, -1), _arrivals(found, window)), 1)
+    ends = np.concatenate((found.end.reshape(steps, -1), _arrivals(found, ahead)), 1)
     for length in range(1, _CYCLES + 1):
-        if steps < 2 * window + length + 2:
+        if steps < 2 * ahead + length + 2:
             return None
-        look = slice(steps - 2 * window - 1, steps - window)
+        look = slice(steps - 2 * ahead - 1, steps - ahead)
         later = ends[look] - ends[look.start - length : look.stop - length]
         if float(np.ptp(later)) <= _SAME * found.makespan:
             return length, float(later.mean())
     return None
 
 
-def _arrivals(found: Simulation, window: int) -> Floats:
+def _arrivals(found: Simulation, ahead: int) -> Floats:
     """When the messages of each step arrived. The last steps have fewer, and are not looked at."""
     plan, sent = found.plan, found.messages
     step = plan.chapter[sent.source]
     each = int(np.count_nonzero(step == 0))
     arrivals = np.repeat(found.end.reshape(plan.chapters, -1).max(1)[:, None], each, 1)
-    whole = step < max(0, plan.chapters - window)
+    whole = step < max(0, plan.chapters - ahead)
     if each and whole.any():
-        arrivals[: plan.chapters - window] = found.arrive[whole].reshape(-1, each)
+        arrivals[: plan.chapters - ahead] = found.arrive[whole].reshape(-1, each)
     return arrivals
 
 

@@ -4,10 +4,14 @@
 2. Every input comes from an earlier row, of the kind, block, microbatch, loss and step that it has to be.
 3. Every row has all its inputs, each once.
 4. A node never goes back to an earlier step.
-5. No queue between two nodes grows: gradients or leave to go on come back over every boundary.
+5. No queue between two nodes grows: gradients or leave to go on come back over every boundary, so that a node is never
+   more microbatches ahead of the next one than the window, or where gradients come back than there are nodes to a loss.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,13 +21,18 @@ from layerline.schedules.stream import WINDOW, loss_of, microbatch_of
 from layerline.schedules.validate import key_of, refuse, twice
 
 
-def validate_stream(plan: Plan, reach: Reach, window: int = WINDOW) -> None:
-    """Raises LayerlineError naming the first row that breaks a rule."""
+def validate_stream(
+    plan: Plan, reach: Reach, window: int = WINDOW, takers: Mapping[int, int] = MappingProxyType({})
+) -> None:
+    """Raises LayerlineError naming the first row that breaks a rule.
+
+    `takers`: blocks before whose own loss the weights of another come.
+    """
     _rows(plan, reach)
-    _edges(plan)
-    _complete(plan, reach)
+    _edges(plan, window, takers)
+    _complete(plan, reach, takers)
     _forward_in_time(plan)
-    _bounded(plan, window)
+    _bounded(plan, reach, window)
 
 
 def _rows(plan: Plan, reach: Reach) -> None:
@@ -56,7 +65,7 @@ def _rows(plan: Plan, reach: Reach) -> None:
     refuse(plan, short, f"is in a step of other than {wanted} rows")
 
 
-def _edges(plan: Plan) -> None:
+def _edges(plan: Plan, window: int, takers: Mapping[int, int]) -> None:
     """2."""
     source, target, carries = plan.source, plan.target, plan.carries
     refuse(plan, (source < 0) | (source >= target), "needs a row that is not before it", target)
@@ -66,10 +75,16 @@ def _edges(plan: Plan) -> None:
     microbatch, loss = microbatch_of(plan), loss_of(plan)
     part, now = microbatch[target] == microbatch[source], ago == 0
     outputs = (made == Action.FORWARD) & now & part & ((forward & (up == 1)) | (backward & (up == 0)))
-    weights = (made == Action.UPDATE) & forward & (up == 0) & (ago == 1)
+    whose = np.arange(plan.blocks)
+    whose[list(takers)] = list(takers.values())
+    stage = plan.stage[target]
+    uses = np.where(forward, stage, whose[stage])
+    head = backward & (loss[target] == stage) & (uses != stage)
+    weights = (made == Action.UPDATE) & (forward | head) & (plan.stage[source] == uses) & (ago == 1)
     passed = backward & (up == -1) & part & (loss[target] == loss[source])
     gradients = (made == Action.BACKWARD) & now & (passed | (update & (up == 0)))
-    turn = (made == Action.FORWARD) & forward & (up == -1) & (ago > 0)
+    later = ago * plan.shards + microbatch[target] - microbatch[source]
+    turn = (made == Action.FORWARD) & forward & (up == -1) & (later == window)
     allowed = {Carries.OUTPUTS: outputs, Carries.WEIGHTS: weights, Carries.GRADIENTS: gradients, Carries.TURN: turn}
     refuse(plan, ~np.isin(carries, list(allowed)), "has an input that no row of a stream takes", target)
     for kind, right in allowed.items():
@@ -77,7 +92,7 @@ def _edges(plan: Plan) -> None:
         refuse(plan, wrong, f"has {kind.name.lower()} from a row that does not give it what it needs", target)
 
 
-def _complete(plan: Plan, reach: Reach) -> None:
+def _complete(plan: Plan, reach: Reach, takers: Mapping[int, int]) -> None:
     """3."""
     target, size = plan.target, len(plan)
     key = key_of((target, size), (plan.source, size), (plan.carries, len(Carries)))
@@ -86,7 +101,8 @@ def _complete(plan: Plan, reach: Reach) -> None:
     outputs, weights, gradients = (np.bincount(target[plan.carries == kind], minlength=size) for kind in kinds)
     forward, backward = plan.action == Action.FORWARD, plan.action == Action.BACKWARD
     refuse(plan, outputs != (backward | (forward & (plan.stage > 0))), "has not the outputs it needs")
-    refuse(plan, weights != (forward & (plan.chapter > 0)), "has not the weights it needs")
+    takes = backward & (loss_of(plan) == plan.stage) & (microbatch_of(plan) == 0) & np.isin(plan.stage, list(takers))
+    refuse(plan, weights != ((forward | takes) & (plan.chapter > 0)), "has not the weights it needs")
     all_of = np.array([plan.shards * len(reach.at(block)) for block in range(plan.blocks)])
     wanted = np.where(forward, 0, np.where(backward, loss_of(plan) > plan.stage, all_of[plan.stage]))
     refuse(plan, gradients != wanted, "has not the gradients it needs")
@@ -100,15 +116,20 @@ def _forward_in_time(plan: Plan) -> None:
     refuse(plan, back, "comes after a later step on its node", order[1:])
 
 
-def _bounded(plan: Plan, window: int) -> None:
+def _bounded(plan: Plan, reach: Reach, window: int) -> None:
     """5."""
-    up = (plan.carries == Carries.OUTPUTS) & (plan.node[plan.source] < plan.node[plan.target])
-    down = plan.node[plan.source] > plan.node[plan.target]
-    heard = np.zeros((plan.nodes, plan.chapters), bool)  # node n hears of the next one in step t
-    heard[plan.node[plan.target[down]], plan.chapter[plan.target[down]]] = True
-    silent = np.ones(plan.nodes, np.int64) * plan.chapters
-    silent[heard.any(1)] = heard.argmax(1)[heard.any(1)]  # steps before it hears for the first time
-    gaps = ~heard & (np.arange(plan.chapters) >= silent[:, None])
-    refuse(plan, up & gaps[plan.node[plan.source], plan.chapter[plan.source]], "has nobody to wait for", plan.source)
-    never = up & (silent[plan.node[plan.source]] >= plan.chapters) & (plan.chapters > window)
-    refuse(plan, never, "is of a node that may run ahead for ever", plan.source)
+    number = plan.chapter.astype(np.int64) * plan.shards + microbatch_of(plan)
+    place = np.zeros(plan.blocks, np.int64)
+    place[plan.stage] = plan.node
+    down = plan.node[plan.source] == plan.node[plan.target] + 1
+    heard = np.full(len(plan), -1, np.int64)  # the latest microbatch that the next node is known to have
+    np.maximum.at(heard, plan.target[down], number[plan.source[down]])
+    up = np.unique(plan.source[(plan.carries == Carries.OUTPUTS) & (plan.node[plan.source] < plan.node[plan.target])])
+    for node in range(plan.nodes - 1):
+        own = np.flatnonzero(plan.node == node)
+        heard[own] = np.maximum.accumulate(heard[own])
+        losses = reach.crossing(int(np.flatnonzero(place == node).max(initial=-1)) + 1)
+        most = max(window, int(place[min(losses)]) - node + 1) if losses else window
+        sends = np.zeros(len(plan), bool)
+        sends[up[plan.node[up] == node]] = True
+        refuse(plan, sends & (number - heard > most), f"is more than {most} microbatches ahead of the next node")

@@ -111,6 +111,14 @@ def test_processes(boundary: str, processes: int, tmp_path: Path) -> None:
     assert result["bytes_sent"] > 0
     assert [each["block"] for each in result["boundaries"]] == [1, 2]
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2 * 3
+    events = json.loads((folder / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    bars = [each for each in events if each["ph"] == "X" and each["cat"] == "compute"]
+    assert 0 < len(bars) <= result["events"]
+    trained = {each["name"] for each in bars if each["name"].endswith("train")}
+    assert {f"block {block}, step 1, train" for block in (1, 2, 3)} <= trained
+    assert trained <= {f"block {block}, step {step}, train" for block in (1, 2, 3) for step in range(1, 17)}
+    assert any(each["name"] == "block 2, step 1, parcel → node 3" for each in events)
+    assert "blocks that run freely" in (folder / "gantt.svg").read_text(encoding="utf-8")
 
 
 @IN_PROC

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerline import api
+from layerline.data.digits import load_digits
 from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Started
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.feed import Feed
+from layerline.runtime.stream.model import build_stream_model
+from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.planning import stream_of
 from layerline.runtime.stream.stage import Stage
 from layerline.runtime.stream.wire import packed, unpacked
+from layerline.runtime.stream.worker import GO_ON, StreamWorker
 from layerline.stream_run import StreamRun
+from layerline.transport.base import _Inbox
+from layerline.transport.in_process import InProcess
+from runtime.members_by_hand import Member, members
 from runtime.test_processes import end, start, workers
 
 BASE: dict[str, Any] = {
@@ -95,6 +105,60 @@ def test_no_more_is_kept_than_the_nodes_up_to_the_loss_ask_for(
     assert tuple(most) == tuple(min(each, microbatches) for each in kept)
 
 
+@pytest.mark.parametrize("window", [1, 2, 4, 7])
+def test_no_more_microbatches_wait_than_the_window(window: int) -> None:
+    """Two workers, the second of which takes its time: what has arrived there and was not taken, as it happens.
+
+    Six microbatches a minibatch, in the last of an epoch five: leave goes on over the end of steps, ragged ones too.
+    """
+    run = run_of(microbatches=6, batch_size=238, nodes=2, window=window)
+    data = load_digits()
+    model = build_stream_model(run, data)
+    stream, feeds = stream_of(model), [Feed(model, data) for _ in range(2)]
+    nodes = [StreamNode(blocks, model, feed) for blocks, feed in zip(stream.owned, feeds, strict=True)]
+    most, put, slow = [0], _Inbox.put, nodes[1].backward
+
+    def counted(inbox: _Inbox, link: tuple[int, int], *message: Any) -> bool:
+        found = put(inbox, link, *message)
+        waiting = [key for where, key in list(inbox._messages) if where == (0, 1)]
+        most[0] = max(most[0], len(waiting))
+        return found
+
+    def later(*given: Any) -> torch.Tensor | None:
+        until = time.monotonic() + 30
+        while most[0] < window and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(0.002)  # for one too many
+        return slow(*given)
+
+    with pytest.MonkeyPatch.context() as patch, InProcess(2, timeout=60.0) as transport:
+        patch.setattr(_Inbox, "put", counted)
+        patch.setattr(nodes[1], "backward", later)
+        workers = [
+            StreamWorker(
+                stream,
+                {number: node},
+                feed,
+                transport,
+                start=0,
+                decide=lambda: GO_ON,
+                save=lambda node, step: None,
+                stop=Stop(),
+            )
+            for number, (node, feed) in enumerate(zip(nodes, feeds, strict=True))
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            assert all(len(each) == 14 for each in threads.map(lambda worker: list(worker.work()), workers))
+    assert most == [window]
+
+
+def test_a_window_that_nothing_looks_through_is_refused() -> None:
+    with pytest.raises(UsageError, match="--window 5 has nothing to bound: gradients that come back do that"):
+        run_of(window=5, reach=2)
+    with pytest.raises(UsageError, match="replay buffers"):
+        run_of(window=5, timing={"kind": "async"})
+
+
 def test_bf16_and_a_minibatch_of_fewer_parts() -> None:
     """1,438 examples in minibatches of 239: the last one has four examples, in two parts instead of three."""
     run = run_of(precision="bf16-mixed", microbatches=3, batch_size=239, reach=2, nodes=3, epochs=1)
@@ -108,9 +172,9 @@ def test_training_cut_short() -> None:
     assert [(row.epoch, row.block) for row in over.rows] == [(e, b) for e in (1, 2) for b in ("1", "2", "3")]
 
 
-@pytest.mark.parametrize(("reach", "processes"), [(1, 3), (2, 2), ("all", 3)])
-def test_any_number_of_processes(reach: int | str, processes: int, tmp_path: Path) -> None:
-    run, file = described(tmp_path, reach=reach, microbatches=3, nodes=3)
+@pytest.mark.parametrize(("reach", "window", "processes"), [(1, 1, 3), (1, 5, 2), (2, 2, 2), ("all", 2, 3)])
+def test_any_number_of_processes(reach: int | str, window: int, processes: int, tmp_path: Path) -> None:
+    run, file = described(tmp_path, reach=reach, microbatches=3, nodes=3, window=window)
     expected, folder = api.train(run, out_dir=tmp_path / "here"), tmp_path / "run"
     words = ("train", file, "--out-dir", str(folder), "--processes", str(processes), "--format", "json")
     result = json.loads(end(start(*words))[0])
@@ -225,9 +289,58 @@ def test_more_nodes_than_blocks_are_refused() -> None:
         api.train(run_of(nodes=4))
 
 
-def test_a_head_that_looks_into_another_block_is_refused() -> None:
-    with pytest.raises(UsageError, match="'man' follows the weights of a later block"):
-        api.train(run_of(nodes=2, head={"kind": "man"}, network={"kind": "conv", "widths": [4, 6, 6, 6]}))
+MAN = {"head": {"kind": "man", "momentum": 0.9}, "network": {"kind": "conv", "widths": [4, 6, 6, 6]}}
+
+
+def sharing(folder: Path) -> dict[str, Any]:
+    """A language model whose heads use its unembedding, and its text."""
+    text = folder / "text.txt"
+    text.write_text("What says the sea, little shell? What says the sea? " * 17, encoding="utf-8")
+    network = {"kind": "transformer", "depth": 4, "width": 16, "attention_heads": 2, "context": 8, "dropout": 0.2}
+    return {
+        "dataset": str(text),
+        "network": network,
+        "head": {"kind": "shared-unembedding"},
+        "optimizer": {"kind": "adamw", "lr": 0.01},
+        "batch_size": 16,
+        "augment": {},
+    }
+
+
+@pytest.mark.parametrize("microbatches", [1, 3])
+@pytest.mark.parametrize(("kind", "reach"), [("man", 1), ("man", 2), ("shared", 1), ("shared", 2)])
+def test_heads_follow_blocks_of_other_nodes(kind: str, reach: int, microbatches: int, tmp_path: Path) -> None:
+    """Those of one process, to the bit: after every update, also after the last."""
+    run = run_of(reach=reach, microbatches=microbatches, **(MAN if kind == "man" else sharing(tmp_path)))
+    one = alone(run)
+    for nodes in (2, 4):
+        over = api.train(run.replace(nodes=nodes))
+        assert over.values["weights_sha256"] == one.values["weights_sha256"]
+        assert over.values["readouts"] == one.values["readouts"]
+        assert over.rows == one.rows
+
+
+@pytest.mark.parametrize(("kind", "processes"), [("man", 3), ("shared", 2)])
+def test_heads_follow_in_processes_and_after_a_stop(kind: str, processes: int, tmp_path: Path) -> None:
+    """A node is saved before it has the others' last weights; they are sent again, and also at the very end."""
+    settings = {"nodes": 3, "epochs": 3, **(MAN if kind == "man" else sharing(tmp_path))}
+    run, file = described(tmp_path, **settings)
+    expected = alone(run)
+    words = ("train", file, "--out-dir", str(tmp_path / "there"), "--format", "json")
+    first, *others = members(*(Member(words, tmp_path) for _ in range(processes)))
+    assert [first.status, *(other.status for other in others)] == [0] * processes, first.err
+    result = json.loads(first.out)
+    assert result["weights_sha256"] == expected.values["weights_sha256"]
+    assert result["readouts"] == expected.values["readouts"]
+    stop, folder = Stop(), tmp_path / "here"
+
+    def hear(event: Event) -> None:
+        stop.exit_status = 130 if isinstance(event, EpochDone) else None
+
+    with pytest.raises(Stopped):
+        api.train(run, out_dir=folder, listener=hear, stop=stop)
+    assert api.resume(folder).values["weights_sha256"] == expected.values["weights_sha256"]
+    assert api.resume(folder).values["weights_sha256"] == expected.values["weights_sha256"], "when all steps are done"
 
 
 @given(

@@ -70,4 +70,10 @@ class SharedUnembedding(nn.Module):
     @torch.no_grad()
     def follow(self, unembedding: Unembedding) -> None:
         """Takes the weights as they are now; shared memory again, if device and type agree."""
-        self.shared = unembedding.linear.weight.detach().to(self.shared)
+        self.follow_weights([unembedding.linear.weight])
+
+    @torch.no_grad()
+    def follow_weights(self, weights: Sequence[Tensor]) -> None:
+        """As `follow`, by the one matrix."""
+        (weight,) = weights
+        self.shared = weight.detach().to(self.shared)

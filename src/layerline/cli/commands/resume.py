@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder.open(Path(arguments.run_dir))
     team = processes(folder.run(), arguments, begun_with(folder))
     try:
-        data = prepare(folder.run(), arguments)
+        given = [prepare(folder.run(), arguments)]  # handed on, not kept: a process may need but a part of it
     except Terminated:
         raise Stopped(
             "terminated before training went on", exit_status=75, hint=f"go on with: layerline resume {folder.path}"
@@ -32,12 +32,15 @@ def run(arguments: argparse.Namespace) -> None:
     carry_out(
         lambda listener, stop: api.resume(
             folder.path,
-            data=data,
+            data=given.pop(),
             data_dir=arguments.data_dir,
             listener=listener,
             stop=stop,
             tensorboard=arguments.tensorboard,
-            **team,
+            processes=team["processes"],
+            restarts=team["restarts"],
+            show=team["show"],
+            engine=team["engine"],
         ),
         folder.run(),
         arguments,

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("processes that work together need one folder", hint="name it: --out-dir FOLDER")
     team = processes(settings, arguments)
     try:
-        data = prepare(settings, arguments)
+        given = [prepare(settings, arguments)]  # handed on, not kept: a process may need but a part of it
     except Terminated:
         raise Terminated("terminated before training began; there is nothing to resume") from None
     out_dir = Path(arguments.out_dir).expanduser() if arguments.out_dir else default_out_dir(settings.preset)
@@ -49,13 +49,16 @@ def run(arguments: argparse.Namespace) -> None:
         carry_out(
             lambda listener, stop: api.train(
                 settings,
-                data=data,
+                data=given.pop(),
                 data_dir=arguments.data_dir,
                 out_dir=out_dir,
                 listener=listener,
                 stop=stop,
                 tensorboard=arguments.tensorboard,
-                **team,
+                processes=team["processes"],
+                restarts=team["restarts"],
+                show=team["show"],
+                engine=team["engine"],
             ),
             settings,
             arguments,

@@ -34,6 +34,10 @@ class StreamExamples(ABC):
     def take(self, indices_B: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Raw inputs and labels of a minibatch."""
 
+    @abstractmethod
+    def labels(self, indices_B: Tensor, epoch: int) -> Tensor:
+        """Its labels alone; of a set without inputs, too."""
+
 
 class Pictures(StreamExamples):
     """Images (or other features), augmented anew every epoch."""
@@ -51,7 +55,10 @@ class Pictures(StreamExamples):
     def take(self, indices_B: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         if self._augmentation[0] != epoch:
             self._augmentation = epoch, self._set.augmentation(epoch)
-        return self._set.images(indices_B, self._augmentation[1]), self._set.labels[indices_B]
+        return self._set.images(indices_B, self._augmentation[1]), self.labels(indices_B, epoch)
+
+    def labels(self, indices_B: Tensor, epoch: int) -> Tensor:
+        return self._set.labels[indices_B]
 
 
 class TextWindows(StreamExamples):
@@ -72,6 +79,9 @@ class TextWindows(StreamExamples):
         room = window_count(self._tokens, self._context) - (self._count - 1) * self._context
         first = torch.randint(0, room, (1,), generator=generator(self._seed, "begin", epoch)).item()
         return windows(self._tokens, indices_B * self._context + int(first), self._context)
+
+    def labels(self, indices_B: Tensor, epoch: int) -> Tensor:
+        return self.take(indices_B, epoch)[1]
 
 
 def stream_examples(data: Examples | TextSet, run: StreamRun, device: torch.device) -> StreamExamples:

@@ -1,7 +1,7 @@
 """The minibatches of a stream: order, parts, examples, labels, seeds, rates.
 
 All of it is a function of the seed and the number of the step. So nodes know it without being told, and none of it
-travels; only the node with the first block looks at the examples themselves.
+travels; only the process with the first block has the examples themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Feed:
 
     def __init__(self, model: StreamModel, data: AnySet) -> None:
         self._model, self.run = model, model.run
-        device = next(model.parameters()).device
+        device = model.device
         self._examples = stream_examples(data if isinstance(data, TextSet) else data.train, self.run, device)
         self.batches = -(-len(self._examples) // self.run.batch_size)
         self._epoch, self._step = -1, -1
@@ -77,7 +77,9 @@ class Feed:
 
     def labels(self, step: int, part: int) -> Tensor:
         """The labels of a microbatch."""
-        return self._take(step, part)[1]
+        if self._taken is not None and self._taken[0] == (step, part):
+            return self._taken[1][1]
+        return self._examples.labels(self.parts(step)[part], self.place(step)[0])
 
     def seed(self, block: int, step: int, part: int) -> int:
         """Of what modules draw in a block's forward pass."""

@@ -35,6 +35,7 @@ from layerline.errors import LayerlineError, PeerLost, Stopped
 from layerline.events import EpochDone, Event, Minibatch
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free_node import FreeNode, FreeStep
+from layerline.runtime.stream.free_recording import FreeRecording
 from layerline.runtime.stream.landing import Landing
 from layerline.runtime.stream.wire import packed_parcel
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link
@@ -152,7 +153,9 @@ class FreeWorker:
         del self._running[number]
         row, parcel = node.finish(step)
         busy = node.noted.busy
-        busy[step.block] = busy.get(step.block, 0.0) + running.until - running.began
+        seconds = running.until - running.began
+        busy[step.block] = busy.get(step.block, 0.0) + seconds
+        FreeRecording(node.noted.recording).add(step.block, step.number, step.begin, step.begin + seconds)
         if parcel is not None:
             key = Key(step.number, PARCEL, step.block, step.number)
             self.transport.at(number).send(key, packed_parcel(parcel), number + 1, passing="codes" not in parcel)
@@ -208,6 +211,9 @@ class FreeWorker:
         new = events[:]
         del events[: len(new)]  # the transport's threads may have added some
         noted.bytes += sum(event.nbytes for event in new if event.direction == "send")
+        for event in new:
+            if event.key.carries == PARCEL:
+                FreeRecording(noted.recording).add_message(event)
         noted.seconds = self._before[number] + time.monotonic() - self._began
 
     # The others --------------------------------------------------------------------------------------------------

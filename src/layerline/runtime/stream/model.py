@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,62 @@ class StreamModel(Predictor):
         """The head on a block, if there is one."""
         return dict(self.heads.items()).get(str(block))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the blocks are that are here."""
+        return next((p.device for p in self.parameters() if not p.is_meta), torch.device("cpu"))
+
+    def hold_only(self, blocks: Collection[int]) -> None:
+        """Let go of the numbers of all other blocks, and of their heads: shapes stay (device "meta")."""
+        for index in set(range(len(self.blocks))) - set(blocks):
+            for module in self._parts(index):
+                module.to("meta")
+
+    def hold(self, block: int) -> None:
+        """Make room for the numbers of a block and its head, where there is none; what lies there is rubbish."""
+        for module in self._parts(block):
+            if any(tensor.is_meta for tensor in module.state_dict().values()):
+                module.to_empty(device=self.device)
+
+    def _parts(self, block: int) -> list[nn.Module]:
+        head = self.head(block)
+        return [self.blocks[block], *([head] if head is not None else [])]
+
+    @property
+    def follows(self) -> tuple[tuple[int, int], ...]:
+        """Blocks whose head is made of a later block's weights, each with that block."""
+        last = len(self.blocks) - 1
+        heads = [(int(block), head) for block, head in self.heads.items()]
+        return tuple(
+            (block, block + 1 if isinstance(head, MomentumHead) else last)
+            for block, head in heads
+            if isinstance(head, MomentumHead | SharedUnembedding)
+        )
+
+    def watched(self, block: int) -> list[Tensor]:
+        """The weights that the head on a block follows, as they are now."""
+        later = flat(list(self.blocks[block + 1 :]))
+        if isinstance(self.head(block), MomentumHead):
+            return [weight.detach() for weight in later[0].parameters()]
+        assert isinstance(later[-1], Unembedding)
+        return [later[-1].linear.weight.detach()]
+
+    def follow_one(self, block: int, weights: Sequence[Tensor]) -> None:
+        """The head on a block takes a step after the weights that it follows."""
+        head = self.head(block)
+        assert isinstance(head, MomentumHead | SharedUnembedding)
+        head.follow_weights(weights)
+
     def follow(self) -> None:
         """Heads that are made of later layers take a step after them; to be called after every update."""
-        self.share()
-        for block, head in self.heads.items():
-            if isinstance(head, MomentumHead):
-                head.follow(flat(list(self.blocks[int(block) + 1 :]))[0])
+        for block, _ in self.follows:
+            self.follow_one(block, self.watched(block))
 
     def share(self) -> None:
         """Heads that use a later layer's weights as they are use those of now: after a move, or after loading."""
-        for block, head in self.heads.items():
-            last = flat(list(self.blocks[int(block) + 1 :]))[-1]
-            if isinstance(head, SharedUnembedding) and isinstance(last, Unembedding):
-                head.follow(last)
+        for block, _ in self.follows:
+            if isinstance(self.head(block), SharedUnembedding):
+                self.follow_one(block, self.watched(block))
 
     def encoded(self, raw: Tensor) -> Tensor:
         """What the first block sees of raw examples."""
@@ -94,7 +137,7 @@ class StreamModel(Predictor):
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
         block = readout.block if readout else len(self.blocks) - 1
-        device = next(self.parameters()).device
+        device = self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
             return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
 

@@ -49,8 +49,8 @@ class StreamNode:
     """The blocks of one logical node. Parameters are the model's, and updated in place."""
 
     def __init__(self, blocks: Sequence[int], model: StreamModel, feed: Feed) -> None:
-        self.blocks, self.feed = blocks, feed
-        self.device = device = next(model.parameters()).device
+        self.blocks, self.feed, self._whole = blocks, feed, model
+        self.device = device = model.device
         self.stages = {index: stage_of(model, index) for index in blocks}
         self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
         self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
@@ -80,8 +80,22 @@ class StreamNode:
         return [*self._losses.values(), *self._right.values()]
 
     def update(self, block: int, step: int) -> None:
-        """A block follows the gradients of the minibatch."""
+        """A block follows the gradients of the minibatch, and heads here that are made of its weights follow it."""
         self.stages[block].update(self.feed.lr(step))
+        for own, followed in self._whole.follows:
+            if followed == block and own in self.blocks:
+                self._whole.follow_one(own, self._whole.watched(own))
+
+    def watched(self, block: int) -> dict[str, Tensor]:
+        """The weights of a block here that heads elsewhere follow, to be sent."""
+        own = next(own for own, followed in self._whole.follows if followed == block)
+        return {str(number): weight for number, weight in enumerate(self._whole.watched(own))}
+
+    def follow(self, block: int, weights: dict[str, Tensor]) -> None:
+        """Heads here that are made of the weights of a block elsewhere follow them."""
+        for own, followed in self._whole.follows:
+            if followed == block and own in self.blocks:
+                self._whole.follow_one(own, [weights[name].to(self.device) for name in sorted(weights, key=int)])
 
     def end_epoch(self, step: int) -> list[Row]:
         """The numbers of the epoch that ends with a step."""
@@ -127,6 +141,7 @@ class StreamNode:
 @torch.no_grad()
 def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
     """Bring a finished block of another process into the model. KeyError or RuntimeError if it does not fit."""
+    model.hold(block)
     own = {f"block.{name}": tensor for name, tensor in model.blocks[block].state_dict().items()}
     head = model.head(block)
     if head is not None:

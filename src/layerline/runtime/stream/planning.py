@@ -7,6 +7,7 @@ makes the same plan, and so does whoever resumes it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -45,7 +46,13 @@ def block_sizes(model: StreamModel) -> list[BlockSize]:
 def costs_of(model: StreamModel, machine: Machine) -> StreamCosts:
     """Seconds and bytes of a microbatch in each block, by formula."""
     run = model.run
-    return estimate_stream(block_sizes(model), run.batch_size / run.parts, machine, reach=model.reach)
+    costs = estimate_stream(block_sizes(model), run.batch_size / run.parts, machine, reach=model.reach)
+    if not model.follows:
+        return costs
+    followed = [0] * model.reach.blocks
+    for block, of in model.follows:
+        followed[of] = sum(weight.nbytes for weight in model.watched(block))
+    return replace(costs, followed=tuple(followed))
 
 
 def stream_of(model: StreamModel, costs: StreamCosts | None = None) -> Stream:
@@ -54,7 +61,7 @@ def stream_of(model: StreamModel, costs: StreamCosts | None = None) -> Stream:
     costs = costs or costs_of(model, Machine())
     weighed = [costs.of_step(reach, block, run.microbatches) for block in range(reach.blocks)]
     owned = deal_blocks(weighed, run.nodes, run.speeds)
-    return Stream(reach=reach, owned=owned, microbatches=run.microbatches)
+    return Stream(reach=reach, owned=owned, microbatches=run.microbatches, window=run.window, follows=model.follows)
 
 
 def world_of(run: StreamRun, bandwidth: float, latency: float, speeds: tuple[float, ...] = ()) -> World:

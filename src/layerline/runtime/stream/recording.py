@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from layerline.schedules.plan import Plan
-from layerline.schedules.stream import Stream
+from layerline.schedules.stream_simulate import AnyStream
 from layerline.transport.base import Transfer
 
 WARM = 2
@@ -54,7 +54,7 @@ class Recording:
 
 
 def timeline(
-    stream: Stream, steps: Sequence[int], recorded: Sequence[Recording]
+    stream: AnyStream, steps: Sequence[int], recorded: Sequence[Recording]
 ) -> tuple[Plan, dict[int, list[dict[str, Any]]]]:
     """A plan of the recorded steps alone, which bear their own numbers; and the facts of every node about its rows."""
     plan = stream.plan(len(steps))

@@ -18,8 +18,8 @@ to a process that has gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ from layerline.runtime.stop import Stop
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.recording import recorded_steps
-from layerline.runtime.stream.wire import packed, unpacked
-from layerline.schedules.pattern import Step
+from layerline.runtime.stream.rows import PatternRow, Source, node_of, rows_of
+from layerline.runtime.stream.wire import packed, packed_parcel, unpacked, unpacked_parcel
 from layerline.schedules.plan import Action, Carries
 from layerline.schedules.stream import Stream
 from layerline.transport.base import Transport
@@ -50,17 +50,6 @@ Save = Callable[[int, int], None]
 """Keep a node's state after so many steps."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where an input comes from: a row of the pattern, so many steps ago."""
-
-    row: int
-    carries: Carries
-    ago: int
-    node: int | None
-    """The node that sends it; None: it is here."""
-
-
 @dataclass
 class Link:
     """Large messages as they arrived."""
@@ -69,20 +58,12 @@ class Link:
     seconds: float = 0.0
 
 
-@dataclass
-class _Row:
-    """A row of the pattern as its worker sees it."""
-
-    number: int
-    step: Step
-    sources: list[_Source] = field(default_factory=list)
-    sends: list[tuple[Carries, int, int]] = field(default_factory=list)
-    """What to which node, and how many steps later it is needed."""
-    kept: bool = False
-    """Whether another row here takes its result."""
-
-
-_TRAVELS = {Carries.OUTPUTS: "activations", Carries.GRADIENTS: "gradients", Carries.TURN: "turn"}
+_TRAVELS = {
+    Carries.OUTPUTS: "activations",
+    Carries.GRADIENTS: "gradients",
+    Carries.TURN: "turn",
+    Carries.WEIGHTS: "followed",  # never rounded: the head would be another one
+}
 
 
 class StreamWorker:
@@ -104,7 +85,7 @@ class StreamWorker:
         self.start, self._decide, self._save, self._stop = start, decide, save, stop
         self._pattern = stream.pattern()
         self._recorded = frozenset(recorded_steps(feed.steps, len(self._pattern)))
-        self._rows = [row for row in _rows(stream, self._pattern) if row.step.node in nodes]
+        self._rows = [row for row in rows_of(stream, self._pattern) if row.step.node in nodes]
         self._values: dict[int, Tensor] = {}
         self._marks: dict[int, int] = {}
         self._asked: float | None = None
@@ -117,6 +98,8 @@ class StreamWorker:
 
         Stopped, after saving, when the first node was asked to.
         """
+        if self.start:
+            self._send_again()
         for step in range(self.start, self.feed.steps):
             self._learn(step)
             rows = self._ended(step) if self.feed.ends_epoch(step) else None
@@ -128,6 +111,8 @@ class StreamWorker:
                 self._take_turns(step)
                 raise Stopped("training was stopped", exit_status=mark)
             self._heed()
+        for row, source in self._followed():
+            self._follow(row, source, self.feed.steps - 1)
 
     def _learn(self, step: int) -> None:
         """All rows of a step."""
@@ -135,40 +120,44 @@ class StreamWorker:
         self._marks = {node: self._decide() if node == 0 else GO_ON for node in self.nodes}
         for row in self._rows:
             if row.step.action != Action.UPDATE and self._microbatch(row) >= parts:
-                continue  # the last minibatch of an epoch may be too small for all
+                self._pass_leave(row, step)  # the last minibatch of an epoch may be too small for all
+                continue
             value = self._input(row, step)  # 1
             begin = time.perf_counter()
             result = self._carry_out(row, step, value)  # 2
             if row.kept and result is not None:
                 self._values[row.number] = result
             self._send(row, step, result)  # 3
-            seconds, noted = time.perf_counter() - begin, self.nodes[_node(row)].noted
+            seconds, noted = time.perf_counter() - begin, self.nodes[node_of(row)].noted
             noted.busy[row.number] = noted.busy.get(row.number, 0.0) + seconds
             if step in self._recorded:
                 now = time.time()  # which may be set while a row is carried out
                 noted.recording.rows.append((noted.recording.sitting, step, row.number, now - seconds, now))
 
-    def _microbatch(self, row: _Row) -> int:
+    def _microbatch(self, row: PatternRow) -> int:
         shard = row.step.shard
         assert isinstance(shard, int)
         return shard % self.stream.microbatches
 
-    def _input(self, row: _Row, step: int) -> Tensor | None:
+    def _input(self, row: PatternRow, step: int) -> Tensor | None:
         """Activations or a gradient for the row; whatever else it has to wait for has come, too."""
         found = None
         for source in row.sources:
             if source.node is None:
                 found = self._values.pop(source.row)
+            elif source.carries == Carries.WEIGHTS:
+                if step:
+                    self._follow(row, source, step - 1)
             elif step - source.ago >= self.start:
-                tensors = self._receive(source, _node(row), step - source.ago)
+                tensors = self._receive(source, node_of(row), step - source.ago)
                 if _MARK in tensors:
-                    self._marks[_node(row)] = int(tensors.pop(_MARK).item())
+                    self._marks[node_of(row)] = int(tensors.pop(_MARK).item())
                 if source.carries != Carries.TURN:
                     found = unpacked(tensors)
         return found
 
-    def _carry_out(self, row: _Row, step: int, value: Tensor | None) -> Tensor | None:
-        node, block, part = self.nodes[_node(row)], row.step.stage, self._microbatch(row)
+    def _carry_out(self, row: PatternRow, step: int, value: Tensor | None) -> Tensor | None:
+        node, block, part = self.nodes[node_of(row)], row.step.stage, self._microbatch(row)
         match row.step.action:
             case Action.FORWARD:
                 return node.forward(block, step, part, value)
@@ -180,18 +169,56 @@ class StreamWorker:
                 node.update(block, step)
                 return None
 
-    def _send(self, row: _Row, step: int, result: Tensor | None) -> None:
-        end = self.transport.at(_node(row)) if row.sends else None
+    def _send(self, row: PatternRow, step: int, result: Tensor | None) -> None:
         for carries, to, later in row.sends:
-            if carries == Carries.TURN and step + later >= self.feed.steps:
+            if carries == Carries.TURN:
+                self._give_leave(row, step, to, later)
                 continue
-            assert end is not None
-            tensors = {} if result is None or carries == Carries.TURN else packed(result)
+            if carries == Carries.WEIGHTS:
+                self._send_followed(row, step, to)
+                continue
+            tensors = {} if result is None else packed(result)
             if carries == Carries.OUTPUTS and self._microbatch(row) == 0:
-                tensors[_MARK] = torch.tensor([self._marks[_node(row)]], dtype=torch.uint8)
-            end.send(self._key(row.number, carries, step), tensors, to)
+                tensors[_MARK] = torch.tensor([self._marks[node_of(row)]], dtype=torch.uint8)
+            self.transport.at(node_of(row)).send(self._key(row.number, carries, step), tensors, to)
 
-    def _receive(self, source: _Source, node: int, step: int) -> dict[str, Tensor]:
+    def _give_leave(self, row: PatternRow, step: int, to: int, later: int) -> None:
+        if step + later < self.feed.steps:
+            self.transport.at(node_of(row)).send(self._key(row.number, Carries.TURN, step), {}, to)
+
+    def _pass_leave(self, row: PatternRow, step: int) -> None:
+        """A microbatch without examples counts all the same, so that every leave that is waited for is given."""
+        for source in row.sources:
+            if source.carries == Carries.TURN and step - source.ago >= self.start:
+                self._receive(source, node_of(row), step - source.ago)
+        for carries, to, later in row.sends:
+            if carries == Carries.TURN:
+                self._give_leave(row, step, to, later)
+
+    # Heads made of the weights of blocks elsewhere -----------------------------------------------------------------
+
+    def _followed(self) -> list[tuple[PatternRow, Source]]:
+        """Rows that take such weights, and where from."""
+        weights = Carries.WEIGHTS
+        return [(row, each) for row in self._rows for each in row.sources if each.carries == weights]
+
+    def _send_followed(self, row: PatternRow, step: int, to: int) -> None:
+        tensors = packed_parcel(self.nodes[node_of(row)].watched(row.step.stage))
+        self.transport.at(node_of(row)).send(self._key(row.number, Carries.WEIGHTS, step), tensors, to)
+
+    def _send_again(self) -> None:
+        """A node saves itself before it has what came of the others' last update, so that is sent once more."""
+        for row in self._rows:
+            for carries, to, _ in row.sends:
+                if carries == Carries.WEIGHTS:
+                    self._send_followed(row, self.start - 1, to)
+
+    def _follow(self, row: PatternRow, source: Source, step: int) -> None:
+        """Weights as they were after a step arrive, and the heads of the node follow them."""
+        tensors = unpacked_parcel(self._receive(source, node_of(row), step))
+        self.nodes[node_of(row)].follow(self._pattern[source.row].stage, tensors)
+
+    def _receive(self, source: Source, node: int, step: int) -> dict[str, Tensor]:
         assert source.node is not None
         return self.transport.at(node).receive(self._key(source.row, source.carries, step), source.node)
 
@@ -223,13 +250,15 @@ class StreamWorker:
                 self._began += time.monotonic() - begin  # which is no training
 
     def _take_turns(self, step: int) -> None:
-        """What the next node still sends: leave to go on with steps that are not done now."""
+        """What the next node still sends: leave to go on with steps that are not done now, and weights."""
+        for row, source in self._followed():
+            self._receive(source, node_of(row), step)
         for row in self._rows:
             for source in row.sources:
                 if source.node is not None and source.carries == Carries.TURN:
                     for then in range(max(self.start, step + 1 - source.ago), step + 1):
                         if then + source.ago < self.feed.steps:
-                            self._receive(source, _node(row), then)
+                            self._receive(source, node_of(row), then)
 
     def _heed(self) -> None:
         """Stopped where this process was asked to, and the first node was not, or has gone on too far."""
@@ -239,26 +268,3 @@ class StreamWorker:
         self._asked = self._asked or now
         if now - self._asked > PATIENCE:
             raise Stopped("training was stopped", exit_status=self._stop.exit_status)
-
-
-def _node(row: _Row) -> int:
-    assert isinstance(row.step.node, int)
-    return row.step.node
-
-
-def _rows(stream: Stream, pattern: list[Step]) -> Iterator[_Row]:
-    """The rows of a step with what they take from others and what they send."""
-    rows = [_Row(number, step) for number, step in enumerate(pattern)]
-    for row in rows:
-        for each in row.step.inputs:
-            source, ago = rows[each.step], each.ago
-            assert isinstance(ago, int)
-            crosses = _node(source) != _node(row)
-            if crosses:
-                source.sends.append((each.carries, _node(row), ago))
-            elif source.step.action == row.step.action and source.step.action != Action.UPDATE:
-                source.kept = True  # from block to block; what a block leaves for itself, its stage keeps
-            else:
-                continue
-            row.sources.append(_Source(each.step, each.carries, ago, _node(source) if crosses else None))
-    yield from rows
