@@ -173,16 +173,16 @@ def impossible(run: Run) -> None:
     check_speeds(run.speeds, run.nodes)
     data_for_nodes(run)
     readout = run.readout
-    if isinstance(run.network, Mlp):
-        if any(width < 1 for width in run.network.widths):
-            raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
-        something_to_read(run, run.block_count)
     local = isinstance(run.objective, BaseCrossEntropy)
     if local and isinstance(readout, Goodness):
         raise UsageError(
             f"the {run.objective.kind} objective has no goodness to read",
             hint=f"choose --readout {'last-head' if run.objective.joins_blocks else 'all-heads, last-head or softmax'}",
         )
+    if isinstance(run.network, Mlp):
+        if any(width < 1 for width in run.network.widths):
+            raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
+        something_to_read(run, run.block_count)
     if run.objective.joins_blocks and run.objective.hardest < 1:
         raise UsageError(
             "the hardest rows are chosen by the gradient of a block, and to backprop all blocks are one",

@@ -1,4 +1,4 @@
-"""Backprop: one softmax head behind the last block, whose gradient reaches all blocks; what local learning is held against.
+"""Backprop: one softmax head behind the last block, whose gradient reaches all blocks; the rival of local learning.
 
     loss = CE(M h_L + m, y);  its gradient reaches M, m and every block
 

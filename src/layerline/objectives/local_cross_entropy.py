@@ -1,6 +1,6 @@
 """Local cross-entropy: a softmax head on every block, the Performance-Optimized PFF (v2 §4.4; Mono-Forward 2501.09238).
 
-    loss_l = CE(M_l h_l + m_l, y);  its gradient reaches M_l, m_l and block l only
+loss_l = CE(M_l h_l + m_l, y);  its gradient reaches M_l, m_l and block l only
 """
 
 from __future__ import annotations

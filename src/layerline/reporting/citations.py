@@ -100,8 +100,7 @@ _FEDAVG = _preprint(
     "mcmahan2016communication",
     "1602.05629",
     "2016",
-    "McMahan, H. Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and "
-    'Ag{\\"u}era y Arcas, Blaise',
+    'McMahan, H. Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and Ag{\\"u}era y Arcas, Blaise',
     "Communication-Efficient Learning of Deep Networks from Decentralized Data",
 )
 _SYMBA = _preprint(

@@ -39,10 +39,7 @@ def _what(run: Run) -> str:
         network = "modules of its author's own"
     else:
         network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
-    return (
-        f"A classifier {trained}.\n"
-        f"The network: {network}"
-    )
+    return f"A classifier {trained}.\nThe network: {network}"
 
 
 def _of_stream(run: StreamRun) -> str:

@@ -1,4 +1,4 @@
-"""What a federated run says of each participant: its traffic, its examples, and how right the finished model is on them.
+"""What a federated run says of each participant: its traffic, its examples, how right the finished model is on them.
 
 Nodes that reach each other send every copy themselves, so a block that goes to three counts three times on its way up;
 on Flower the server makes the copies, and counts what passes it (`conductor`).
@@ -7,7 +7,6 @@ on Flower the server makes the copies, and counts what passes it (`conductor`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np

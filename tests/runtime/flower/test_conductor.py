@@ -21,7 +21,7 @@ from layerline.runtime.planning import planned
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Plan
-from small_runs import LOCAL, small_data, small_run
+from small_runs import BACKPROP, LOCAL, small_data, small_run
 
 DATA = small_data(count=61)
 RELAY: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "relay, bf16": RELAY | {"codec": {"kind": "bf16"}},
     "relay, int8": RELAY | {"codec": {"kind": "int8"}},
     "averaged": AVERAGED,
+    "averaged, backprop": AVERAGED | BACKPROP,
     "averaged, local cross-entropy, int8": AVERAGED | LOCAL | {"codec": {"kind": "int8"}},
 }
 
@@ -47,7 +48,7 @@ class Federation:
 
     def __init__(self, run: Run, folder: Path, draw: random.Random, *, harm: float = 0.0) -> None:
         self.run, self.folder, self.draw, self.harm = run, folder, draw, harm
-        self.plan = planned(run, 3)
+        self.plan = planned(run, run.block_count)
         self.warm: dict[tuple[int, int], Participant] = {}
         self.conductor = self.start()
 
@@ -90,7 +91,7 @@ class Federation:
 
 
 def in_one_process(run: Run, folder: Path, plan: Plan | None = None) -> str:
-    pipeline = Pipeline(run, plan or planned(run, 3), DATA, folder)
+    pipeline = Pipeline(run, plan or planned(run, run.block_count), DATA, folder)
     pipeline.work(lambda event: None, Stop(), pipeline.here())
     return weights_sha256(pipeline.model())
 
