@@ -50,6 +50,7 @@ _SETTINGS = """
     --ranking --schedule.ranking
     --delay --schedule.delay
     --average --schedule.average --no-average --no-schedule.average
+    --mean --schedule.mean
     --batch --schedule.batch
     --exchange
     --nodes

@@ -107,11 +107,13 @@ def test_a_ring_is_one_machine_that_trains_all_blocks_on_each_minibatch(rule: st
 
 @pytest.mark.parametrize("shards", [{}, UNEVEN], ids=["iid", "dirichlet"])
 def test_averaging_is_data_parallel_local_learning(shards: dict[str, Any], tmp_path: Path) -> None:
-    """Three copies, each on its part of every minibatch; before a block learns, it becomes the mean of its copies."""
+    """Three copies, each on its part of every minibatch; before a block learns, it becomes the mean of its copies, by
+    their examples: unequal parts of a minibatch count as they would in one machine's."""
     run = per_batch(nodes=3, **AVERAGED, **shards)
     assert isinstance(run.shards, BaseShards)
     parts = [torch.from_numpy(p) for p in run.shards.split(DATA.train.labels.numpy(), 3, run.seed)]
     shard = [Examples(DATA.train.inputs[p], DATA.train.labels[p]) for p in parts]
+    counts = [len(part) for part in parts]
     model = build_model(run, DATA)
     copies = [ChapterTrainer(copy.deepcopy(model), type(DATA)("", s, s, DATA.classes)) for s in shard]
     batches = -(-14 // run.batch_size)  # 41 images: the largest of three equal parts
@@ -131,14 +133,14 @@ def test_averaging_is_data_parallel_local_learning(shards: dict[str, Any], tmp_p
                 if not first:
                     states = [{k: v.clone() for k, v in n.learner_tensors(block).items()} for n in copies]
                     for node in copies:
-                        node.load_block(block, states, moments=True)
+                        node.load_block(block, states, moments=True, counts=counts)
                 for index, (node, (x, labels_B)) in enumerate(zip(copies, inputs, strict=True)):
                     learner = node.learners[block]
                     learner.learn(x, labels_B, node.lr(epoch, batch), batch)
                     inputs[index] = node.model.network.normaliser(learner.forward(x)), labels_B
             first = False
     for block in range(3):
-        copies[0].load_block(block, [n.learner_tensors(block) for n in copies], moments=False)
+        copies[0].load_block(block, [n.learner_tensors(block) for n in copies], moments=False, counts=counts)
     assert carry_out(run, tmp_path) == weights_sha256(copies[0].model)
 
 

@@ -98,6 +98,13 @@ class Model(Predictor):
             named |= {f"readout.{name}": tensor for name, tensor in self.head.state_dict().items()}
         return named
 
+    def stage_tensors(self, stage: int) -> dict[str, Tensor]:
+        """Of a block and its local head, or (stage after the last block) of the readout, named as a node has them."""
+        if stage == len(self.network.blocks):
+            return {f"head.{name}": tensor for name, tensor in self.readout_head.state_dict().items()}
+        parts = {"block": self.network.blocks[stage], "state": self.states[stage]}
+        return {f"{part}.{name}": each for part, module in parts.items() for name, each in module.state_dict().items()}
+
     def autocast(self) -> AbstractContextManager[object]:
         """The run's precision for forward passes of any module."""
         dtype = PRECISIONS[self.run.precision]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from layerline.blocks.network import apply, predicting
 from layerline.events import Event, Minibatch
+from layerline.runtime.averaging import mean
 from layerline.runtime.learner import BlockInput
 from layerline.runtime.model import CHUNK_ROWS
 from layerline.runtime.seeding import generator
@@ -38,17 +39,17 @@ class Node(Trainer):
         return learner.tensors()
 
     @torch.no_grad()
-    def load_block(self, stage: int, versions: Sequence[Mapping[str, Tensor]], moments: bool) -> None:
+    def load_block(
+        self, stage: int, versions: Sequence[Mapping[str, Tensor]], moments: bool, counts: Sequence[int] = ()
+    ) -> None:
         """A stage as it was trained elsewhere: one version, or the mean of several, in their order.
 
-        `moments`: the optimizer's moments, too.
+        `moments`: the optimizer's moments, too. `counts`: how much each version counts; left out: all the same.
         """
+        counts = counts or [1] * len(versions)
         for name, tensor in self.learner_tensors(stage).items():
             if moments or not name.startswith("optimizer."):
-                total = versions[0][name].to(tensor.device)
-                for version in versions[1:]:
-                    total = total + version[name].to(tensor.device)
-                tensor.copy_(total / len(versions) if len(versions) > 1 else total)
+                tensor.copy_(mean([version[name].to(tensor.device) for version in versions], counts))
         if stage < len(self.learners):
             self.learners[stage].refresh()
 

@@ -27,6 +27,7 @@ from layerline.errors import Stopped
 from layerline.events import EpochDone, Listener, Row
 from layerline.run import Run
 from layerline.runtime.accounts import account
+from layerline.runtime.averaging import Shares, mean
 from layerline.runtime.chapters import ChapterTrainer
 from layerline.runtime.cuts import Cuts, rounds_between
 from layerline.runtime.execute import refuse_divergence
@@ -79,6 +80,7 @@ class Pipeline:
             for number in mine:
                 self.slots.hold(number, data.digests[number])
         self.nodes = {number: make_node(run, plan, data, number, blocks) for number in mine}
+        self.shares = Shares.of(run, plan, data)
 
     def minibatches(self) -> tuple[int, int]:
         """Those of this process's slots: in finished ones, and in all."""
@@ -116,13 +118,29 @@ class Pipeline:
 
     def _worker(self, post: Post, sitting: int, others: Others) -> Worker | RoundWorker:
         if not self.plan.by_batch:
-            return Worker(self.plan, self.nodes, self.slots, post, sitting=sitting, done_elsewhere=others.done)
+            return Worker(
+                self.plan,
+                self.nodes,
+                self.slots,
+                post,
+                sitting=sitting,
+                done_elsewhere=others.done,
+                shares=self.shares,
+            )
         sizes = sizes_of(self.run, self.data.shape, self.data.num_classes, self.data.examples)
         cuts = Cuts(self.plan, rounds_between(self.run, self.plan, sizes))
         nodes = {number: node for number, node in self.nodes.items() if isinstance(node, MinibatchNode)}
         cut = cuts.latest(self.kept() | others.kept)
         return RoundWorker(
-            self.plan, nodes, self.slots, post, cuts, cut, sitting=sitting, kept_elsewhere=others.kept_last
+            self.plan,
+            nodes,
+            self.slots,
+            post,
+            cuts,
+            cut,
+            sitting=sitting,
+            kept_elsewhere=others.kept_last,
+            shares=self.shares,
         )
 
     def kept(self) -> dict[int, set[int]]:
@@ -140,16 +158,18 @@ class Pipeline:
         `post`: brings those of other processes.
         """
         last = last_slots(self.plan)
-        data = self.data if isinstance(self.data, Dataset) else next(iter(self.data.parts.values()))
-        node = ChapterTrainer(build_model(self.run, self.data, self.blocks).to(self.run.device), data)
+        model = build_model(self.run, self.data, self.blocks).to(self.run.device)
         for stage in range(self.plan.stages):
             rows = [row for row in last if self.plan.stage[row] == stage]
             versions = [
                 self.slots.load(row) if post is None or int(self.plan.node[row]) in self.nodes else post.final(row)
                 for row in rows
             ]
-            node.load_block(stage, versions, moments=False)
-        return node.model
+            counts = self.shares.among(self.plan, rows)
+            with torch.no_grad():
+                for name, tensor in model.stage_tensors(stage).items():
+                    tensor.copy_(mean([version[name].to(tensor.device) for version in versions], counts))
+        return model
 
     def tidy(self) -> None:
         """When all nodes are done: what was kept for those that were behind can go, too."""

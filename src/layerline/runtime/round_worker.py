@@ -23,6 +23,7 @@ from torch import Tensor
 
 from layerline.errors import CheckpointError
 from layerline.events import Event, Minibatch, RowBegins, RowDone, RowKept, RowWaits
+from layerline.runtime.averaging import ALIKE, Shares
 from layerline.runtime.cuts import Cuts
 from layerline.runtime.minibatches import MinibatchNode
 from layerline.runtime.needs import last_slots
@@ -69,9 +70,10 @@ class RoundWorker:
         *,
         sitting: int = 0,
         kept_elsewhere: Callable[[int], int] = lambda node: -1,
+        shares: Shares = ALIKE,
     ) -> None:
         self.plan, self.nodes, self.slots, self.post, self.cuts, self.cut = plan, nodes, slots, post, cuts, cut
-        self.sitting, self._kept_elsewhere = sitting, kept_elsewhere
+        self.sitting, self._kept_elsewhere, self._shares = sitting, kept_elsewhere, shares
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._outputs: dict[int, tuple[int, Tensor]] = {}  # node → the latest minibatch it forwarded: row, outputs
         self._made: dict[int, tuple[int, Tensor]] = {}  # node → the latest labels it made
@@ -226,7 +228,7 @@ class RoundWorker:
                     assert self._holds[number, int(plan.stage[source])] == source
         if states and states != [self._holds.get((number, stage))]:
             versions = [self._fetch(source, Carries.STATE, number) for source in states]
-            node.load_block(stage, versions, self.post.moments)
+            node.load_block(stage, versions, self.post.moments, self._shares.among(plan, states))
         if labels and labels != self._labelled.get(number):
             node.take_labels(torch.cat([self._fetch(source, Carries.LABELS, number)["labels"] for source in labels]))
             self._labelled[number] = labels

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
+from layerline.runtime.averaging import ALIKE, Shares
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
@@ -46,7 +47,8 @@ Name = tuple[int, Carries | None, int]
 class Worker:
     """The rows of `nodes` (this process's logical nodes by number), their results in `slots`, messages by `post`.
 
-    `done_elsewhere` says which rows other processes have on disk; `sitting`: how often the run was started before.
+    `done_elsewhere` says which rows other processes have on disk; `sitting`: how often the run was started before;
+    `shares`: how much copies of a block count in their mean.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Worker:
         *,
         sitting: int = 0,
         done_elsewhere: Callable[[], set[int]] = set,
+        shares: Shares = ALIKE,
     ) -> None:
         self.plan, self.nodes, self.slots, self.post = plan, nodes, slots, post
-        self.sitting, self._done_elsewhere = sitting, done_elsewhere
+        self.sitting, self._done_elsewhere, self._shares = sitting, done_elsewhere, shares
         self._kept: dict[Name, Result] = {}  # what rows that are still to do will ask for
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
@@ -209,7 +212,8 @@ class Worker:
                 assert len(found) == len(versions)
                 moments = what == Carries.STATE and self.post.moments
                 self._keeper.settle((number, stage))
-                node.load_block(stage, found, moments)
+                counts = self._shares.among(self.plan, [row for row, _ in versions])
+                node.load_block(stage, found, moments, counts)
                 self._holds[number, stage] = versions[0][0] if len(versions) == 1 else -1
                 self._whole.pop((number, stage), None)
         if labels:

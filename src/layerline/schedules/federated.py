@@ -6,8 +6,9 @@
     node 2       1.2  2.2  1.4  2.4            node 2  1.1  2.1  1.2  2.2
 
 Relay: chapters go round a ring, and a chapter has only seen its node's images. Average: every node trains every
-chapter, and a block's copies are averaged, in the order of the nodes, when the next chapter begins. Average per batch
-(`--exchange batch`): the same with minibatches for chapters, which is data-parallel local learning.
+chapter, and a block's copies are averaged, in the order of the nodes, when the next chapter begins; a copy counts as
+much as its node has examples (FedAvg: McMahan et al., arXiv 1602.05629), which the plan need not know. Average per
+batch (`--exchange batch`): the same with minibatches for chapters, which is data-parallel local learning.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Federated(BaseSchedule):
     kind: Literal["federated"] = "federated"
     average: bool = False
     """Every node trains every chapter and blocks are averaged; else blocks are handed along the ring (paper)."""
+    mean: Literal["examples", "equal"] = "examples"
+    """How much a node's copy counts in an average: as much as the node has examples (FedAvg), or as any other."""
 
     @property
     def meets_per_batch(self) -> bool:

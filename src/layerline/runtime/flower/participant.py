@@ -152,7 +152,8 @@ class Participant:
         if self._worker is None or self._events is None:
             post = Post(self.plan, self._mail, moments=self.run.send_optimizer_state)
             nodes, slots = self._pipeline.nodes, self._slots
-            self._worker = Worker(self.plan, nodes, slots, post, done_elsewhere=self._elsewhere)
+            shares = self._pipeline.shares
+            self._worker = Worker(self.plan, nodes, slots, post, done_elsewhere=self._elsewhere, shares=shares)
             self._events = self._worker.work()
             next(self._events, None)  # what was done before is brought back and sent again; no row has begun
         return self._worker, self._events
