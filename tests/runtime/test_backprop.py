@@ -45,18 +45,24 @@ class Whole(nn.Module):
         super().__init__()
         blocks = model.network.blocks[0].blocks
         assert isinstance(blocks, nn.ModuleList)
-        self.layers = nn.ModuleList(nn.Linear(*block.weight.shape[::-1]) for block in blocks)
-        self.head = nn.Linear(*model.heads[0].weight.shape[::-1])
-        pairs = zip([*self.layers, self.head], [*blocks, model.heads[0]], strict=True)
-        with torch.no_grad():
-            for layer, ours in pairs:
-                layer.weight.copy_(ours.weight)
-                layer.bias.copy_(ours.bias)
+        self.layers = nn.ModuleList(copied(block) for block in blocks)
+        self.head = copied(model.heads[0])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = layer(x * (x.square().mean(1, keepdim=True) + 1e-6).rsqrt()).relu()
-        return self.head(x)
+        scores: Tensor = self.head(x)
+        return scores
+
+
+def copied(ours: nn.Module) -> nn.Linear:
+    """A PyTorch layer with the weights of one of ours."""
+    weight, bias = ours.parameters()
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
 
 
 def plain(model: Model, raw: Tensor) -> Tensor:
@@ -69,8 +75,9 @@ def test_its_gradients_are_those_of_the_whole_network(precision: str) -> None:
     run = small_run(**BACKPROP, precision=precision, optimizer={"lr": 0.01, "beta1": 0.0})
     model = build_model(run, DATA)
     draw = torch.Generator().manual_seed(1)
+    weight, _ = model.heads[0].parameters()
     with torch.no_grad():  # a head of zeros would send no gradient back
-        model.heads[0].weight.copy_(torch.randn(model.heads[0].weight.shape, generator=draw))
+        weight.copy_(torch.randn(weight.shape, generator=draw))
     whole = Whole(model).double()
     trainer = ChapterTrainer(model, DATA)
     indices, labels = torch.arange(17), DATA.train.labels[:17]
@@ -105,7 +112,8 @@ def test_averaged_it_is_fedavg(tmp_path: Path) -> None:
                     adam.step()
         with torch.no_grad():
             for parameter, *versions in zip(shared.parameters(), *(own.parameters() for own in copies), strict=True):
-                parameter.copy_(torch.stack(versions).mean(0))
+                weighted = [len(part) * version for part, version in zip(shards, versions, strict=True)]
+                parameter.copy_(torch.stack(weighted).sum(0) / 61)
     pipeline = Pipeline(run, plan_of(run, DATA), DATA, tmp_path)
     pipeline.work(lambda event: None, Stop(), pipeline.here())
     found = Whole(pipeline.model())
