@@ -111,7 +111,6 @@ PRESETS = (
             "objective": {"kind": "backprop"},
             "readout": {"kind": "last-head"},
             "schedule": {"kind": "federated", "average": True},
-            "send_optimizer_state": False,
         },
     ),
     Preset(
