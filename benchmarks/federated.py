@@ -13,7 +13,7 @@ In all methods a participant passes over its own data equally often (`passes`), 
 
     relay            blocks go round the ring (Forward-Forward), one pass a stay, as in the paper
     long stays       the same with two stays for everybody, so with a fraction of the traffic; here the ring forgets
-    long stays, held the same with wrong labels only among those a participant has examples of
+    lean             one pass a stay again, with less traffic than that: weights only, as int8 differences
     averaged         everybody trains every chapter of one pass, and blocks are averaged
     heads, averaged  the same with a softmax head on every block (Performance-Optimized)
     fedavg           backprop, averaged as often (equal epochs)
@@ -64,7 +64,7 @@ BACKPROP = ["--objective", "backprop", "--readout", "last-head"]
 RELAYS = {
     "relay": ["--lr", "0.006"],
     "long stays": ["--lr", "0.002"],
-    "long stays, held": ["--lr", "0.002", "--among", "held"],
+    "lean": ["--lr", "0.006", "--codec", "int8", "--no-send-optimizer-state"],
 }
 MEANS = {
     "averaged": ["--lr", "0.015"],
@@ -99,12 +99,8 @@ class Cell:
         passes, stays, flags = DATA[self.data]
         nodes = self.participants
         if self.method in RELAYS:
-            rounds, mean, more = (
-                nodes * (passes if self.method == "relay" else stays),
-                "--no-average",
-                RELAYS[self.method],
-            )
-            passes = passes * nodes
+            rounds = nodes * (stays if self.method == "long stays" else passes)
+            passes, mean, more = passes * nodes, "--no-average", RELAYS[self.method]
         else:
             rounds, mean, more = passes, "--average", MEANS[self.method]
             if self.method == "fedavg, bytes":

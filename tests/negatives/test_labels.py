@@ -81,29 +81,3 @@ def test_when_labels_are_drawn() -> None:
         "sampled": ("chapter", "minibatch"),
     }
     assert [p.needs_scores for p in POLICIES] == [False, False, True, True]
-
-
-@pytest.mark.parametrize("kind", [Fixed, Random, Adaptive, Sampled])
-@given(held=st.sets(st.integers(0, 7), min_size=1), seed=st.integers(0, 10**6), scored=st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_wrong_labels_among_those_that_are_held(
-    kind: type[Fixed | Random | Adaptive | Sampled], held: set[int], seed: int, scored: bool
-) -> None:
-    """A label that no example has is never wrong; of a single class there is no other, so any is."""
-    draw, held_H = drawn(seed), torch.tensor(sorted(held))
-    labels = held_H[torch.randint(0, len(held), (30,), generator=draw)]
-    scores = torch.randn(30, 8, generator=draw) if scored else None
-    wrong = kind(among="held").wrong(labels, held_H, 8, scores, drawn(seed))
-    assert (wrong != labels).all()
-    assert len(held) == 1 or set(wrong.tolist()) <= held
-    assert torch.equal(
-        kind().wrong(labels, held_H, 8, scores, drawn(seed)), kind().draw(labels, 8, scores, drawn(seed))
-    )
-    if held == set(range(8)):
-        assert torch.equal(wrong, kind().draw(labels, 8, scores, drawn(seed)))
-
-
-def test_the_best_wrong_label_among_those_that_are_held() -> None:
-    scores = torch.tensor([[0.1, 0.9, 0.5, 0.3], [0.9, 0.1, 0.2, 0.8]])
-    held, labels = torch.tensor([0, 2, 3]), torch.tensor([0, 3])
-    assert Adaptive(among="held").wrong(labels, held, 4, scores, drawn(0)).tolist() == [2, 0]

@@ -33,25 +33,9 @@ class LabelNegatives(Settings):
 
     needs_scores: ClassVar[bool] = False
 
-    among: Literal["all", "held"] = "all"
-    """Which labels can be wrong ones: all classes (the papers), or those of a node's own examples. A participant that
-    lacks a class sees its label on wrong views only, and would teach that it is always wrong."""
-
     def when(self, order: str) -> When:
         """How often labels are drawn, by training order."""
         return "chapter"
-
-    def wrong(
-        self, labels_n: Tensor, held_H: Tensor, classes: int, scores_nC: Tensor | None, generator: Generator
-    ) -> Tensor:
-        """The wrong labels, by `draw`. `held_H`: the classes that a node has examples of, in order.
-
-        Of a single class there is no wrong label to choose among, so all classes are.
-        """
-        if self.among == "all" or len(held_H) < 2:
-            return self.draw(labels_n, classes, scores_nC, generator)
-        scores_nH = None if scores_nC is None else scores_nC[:, held_H]
-        return held_H[self.draw(torch.searchsorted(held_H, labels_n), len(held_H), scores_nH, generator)]
 
     @abstractmethod
     def draw(self, labels_n: Tensor, classes: int, scores_nC: Tensor | None, generator: Generator) -> Tensor:

@@ -85,7 +85,7 @@ class SimultaneousTrainer(Trainer):
             if logits_BC is None and policy.needs_scores:
                 logits_BC = self.model.scores(self.data.images(indices_B, None))
             draw = generator(self.run.seed, "negatives", epoch, batch)
-            self.negatives_n[indices_B] = self.wrong(policy, labels_B, logits_BC, draw)
+            self.negatives_n[indices_B] = policy.draw(labels_B, self.model.encoder.classes, logits_BC, draw)
 
     @torch.no_grad()
     def _neutral_activities(self, image: Tensor | Blank, depth: int) -> list[Tensor]:

@@ -52,7 +52,6 @@ class Trainer(BaseTrainer):
             self.judge = HeadLearner(judge, run.optimizer)
         self.cursor = Cursor()
         self.negatives_n = torch.zeros_like(self.data.labels)
-        self._held = self.data.labels.unique()
         self.records: dict[str, list[Tensor]] = {}
         self._masks: Tensor | None = None
         if isinstance(run.negatives, MaskedHybrid) and objective.needs_negatives:
@@ -173,13 +172,7 @@ class Trainer(BaseTrainer):
         if part is not None and len(part) < len(labels):
             labels = labels[part.start : part.stop]
             names.append(part.start)
-        return self.wrong(policy, labels, scores_nC, generator(self.run.seed, *names))
-
-    def wrong(
-        self, policy: LabelNegatives, labels_n: Tensor, scores_nC: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """The wrong labels that a policy draws for some of the images here, [n]."""
-        return policy.wrong(labels_n, self._held, self.model.encoder.classes, scores_nC, generator)
+        return policy.draw(labels, self.model.encoder.classes, scores_nC, generator(self.run.seed, *names))
 
     def scores(self, part: range | None = None) -> Tensor:
         """Scores of the training images (or a part of them) by the run's readout: the head, or goodness. [n, C]"""
