@@ -64,7 +64,7 @@ BACKPROP = ["--objective", "backprop", "--readout", "last-head"]
 RELAYS = {
     "relay": ["--lr", "0.006"],
     "long stays": ["--lr", "0.002"],
-    "lean": ["--lr", "0.006", "--codec", "int8", "--no-send-optimizer-state"],
+    "lean": ["--lr", "0.002", "--codec", "int8", "--no-send-optimizer-state"],
 }
 MEANS = {
     "averaged": ["--lr", "0.015"],
