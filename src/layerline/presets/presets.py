@@ -105,7 +105,7 @@ PRESETS = (
     Preset(
         "fedavg-digits",
         "FedAvg of backprop on the same data, network and participants as federated-digits, for comparison",
-        "5 s",
+        "5 s; 97.8 %",
         _FEDERATED_DIGITS
         | {
             "objective": {"kind": "backprop"},
