@@ -9,7 +9,8 @@ Every cell is a run of its own through the command line, in one process (several
 and is kept as a file in --results. A cell that is there is not trained again unless its command has changed, so the
 benchmark can be stopped at any time, and goes on. --only takes cells with all of its words in their name.
 
-In all methods a participant passes over its own data equally often (`passes`), with the same network and minibatches:
+In all methods a participant passes over its own data equally often (`passes`; in the last method a little more often, so
+that chapters are whole), with the same network and minibatches:
 
     relay            blocks go round the ring (Forward-Forward), one pass a stay, as in the paper
     long stays       the same with two stays for everybody, so with a fraction of the traffic; here the ring forgets
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -104,7 +106,8 @@ class Cell:
         else:
             rounds, mean, more = passes, "--average", MEANS[self.method]
             if self.method == "fedavg, bytes":
-                rounds = max(r for r in range(1, passes + 1) if passes % r == 0 and r * nodes <= 2 * passes)
+                rounds = 1 + 2 * passes // nodes  # the last round is not handed on
+                passes = rounds * math.ceil(passes / rounds)  # whole chapters
         flags = [*flags, *SHARDS[self.shards], "--nodes", str(nodes), mean, *more]
         flags += ["--epochs", str(passes), "--chapters", str(rounds), "--seed", str(self.seed)]
         return [*flags, "--threads", "1", *["--validation"] * self.validation]

@@ -33,11 +33,13 @@ def test_every_cell_is_a_run_in_which_everybody_passes_over_its_data_as_often() 
     for cell in federated.cells([], [0], validation=False):
         run, (passes, *_) = run_of(cell), federated.DATA[cell.data]
         mean = run.schedule.kind == "federated" and run.schedule.average
-        assert run.epochs == (passes if mean else passes * cell.participants)
+        if cell.method == "fedavg, bytes":  # between rounds a block goes up and N - 1 come down; in a lap 1 and 1
+            assert (run.chapter_count - 1) * cell.participants <= 2 * passes < run.chapter_count * cell.participants
+            assert passes <= run.epochs <= passes + run.chapter_count
+        else:
+            assert run.epochs == (passes if mean else passes * cell.participants)
         assert run.nodes == cell.participants
         assert run.block_count == (1 if cell.method.startswith("fedavg") else 3)
-        if cell.method == "fedavg, bytes":  # a round is 1 block up and N - 1 down, a lap of the relay 1 and 1
-            assert run.chapter_count * cell.participants <= 2 * passes
         seen.add(cell.name)
     assert len(seen) == 2 * 3 * 2 * len(federated.METHODS)
 
