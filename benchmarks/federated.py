@@ -9,8 +9,8 @@ Every cell is a run of its own through the command line, in one process (several
 and is kept as a file in --results. A cell that is there is not trained again unless its command has changed, so the
 benchmark can be stopped at any time, and goes on. --only takes cells with all of its words in their name.
 
-In all methods a participant passes over its own data equally often (`passes`; in the last method a little more often, so
-that chapters are whole), with the same network and minibatches:
+In all methods a participant passes over its own data equally often (in the last a little more often, so that chapters
+are whole), with the same network and minibatches:
 
     relay            blocks go round the ring (Forward-Forward), one pass a stay, as in the paper
     long stays       the same with two stays for everybody, so with a fraction of the traffic; here the ring forgets
