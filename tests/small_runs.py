@@ -75,6 +75,7 @@ def small_stream(**settings: Any) -> StreamRun:
 
 
 LOCAL: dict[str, Any] = {"objective": {"kind": "local-cross-entropy"}, "readout": {"kind": "all-heads"}}
+BACKPROP: dict[str, Any] = {"objective": {"kind": "backprop"}, "readout": {"kind": "last-head"}}
 UNSUPERVISED: dict[str, Any] = {"negatives": {"kind": "masked-hybrid", "bank": 16}, "readout": {"kind": "softmax"}}
 
 Blocks = Callable[[], list[nn.Module]]

@@ -16,7 +16,7 @@ NAMES = """
     Dataset Examples from_arrays load_dataset LabelInput
     split_at split_into split_each Mlp LinearReLU RmsNorm L2Norm NoNorm
     Fixed Random Adaptive Sampled MaskedHybrid
-    ForwardForward LocalCrossEntropy Logistic SymBa SiluMargin
+    ForwardForward LocalCrossEntropy Backprop Logistic SymBa SiluMargin
     Adam Constant CoolDown Cosine
     Goodness Softmax LastHead AllHeads
     LayerlineError UsageError DataError CheckpointError Stopped

@@ -32,6 +32,7 @@ _HOMES = {
     "negatives.masks": ("MaskedHybrid",),
     "objectives.forward_forward": ("ForwardForward",),
     "objectives.local_cross_entropy": ("LocalCrossEntropy",),
+    "objectives.backprop": ("Backprop",),
     "objectives.losses": ("Logistic", "SymBa", "SiluMargin"),
     "objectives.optimizer": ("Adam", "Constant", "CoolDown", "Cosine"),
     "readouts.readouts": ("Goodness", "Softmax", "LastHead", "AllHeads"),

@@ -33,6 +33,7 @@ from layerline.negatives.labels import Fixed as Fixed
 from layerline.negatives.labels import Random as Random
 from layerline.negatives.labels import Sampled as Sampled
 from layerline.negatives.masks import MaskedHybrid as MaskedHybrid
+from layerline.objectives.backprop import Backprop as Backprop
 from layerline.objectives.forward_forward import ForwardForward as ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy as LocalCrossEntropy
 from layerline.objectives.losses import Logistic as Logistic

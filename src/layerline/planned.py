@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import nn
 
-from layerline.blocks.network import Mlp
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.data.shards import BaseShards
@@ -33,6 +32,7 @@ from layerline.runtime.checkpoint import Progress
 from layerline.runtime.forecast import Forecast
 from layerline.runtime.judging import judged_together, readouts_of
 from layerline.runtime.members import Board, Membership, join_seconds
+from layerline.runtime.participants import values_of_participants
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import plan_of, planned, refuse_unused_nodes
 from layerline.runtime.saved import AnyModel, save_model
@@ -100,13 +100,15 @@ class PlanJob:
         stop: Stop,
         also: Mapping[str, Any] | None = None,
     ) -> Outcome:
-        """Evaluate, and leave everything in the folder; `also`: in `result.json`."""
+        """Evaluate, and leave everything in the folder; `also`: in `result.json`, from who knows the participants."""
         model, measured, forecast = trained.model, trained.measured, trained.forecast
         progress, more = Progress(measured.seconds, measured.rows()), measured.values(max(forecast.places) + 1)
         predicted, source = forecast.after(measured.facts)
         more |= {"predicted_seconds": round(predicted.makespan, 3), "predicted_from": source} | dict(also or {})
+        heed = partial(trained.pipeline.heed, stop)
+        if also is None:
+            more |= values_of_participants(self.run, trained.pipeline.plan, self.data, model, measured.facts, heed)
         if isinstance(self.data, Dataset):
-            heed = partial(trained.pipeline.heed, stop)
             readouts = readouts_of(model, self.data, heed) if self.data.test else {}
         else:
             readouts = judged_together(trained.judged)
@@ -140,8 +142,7 @@ def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | No
 def check_nodes(run: Run) -> None:
     """UsageError for nodes that the schedule of a run cannot use, found without its data."""
     examples = run.nodes * run.batch_size  # as many as any plan needs
-    blocks = len(run.network.widths) if isinstance(run.network, Mlp) else 0
-    refuse_unused_nodes(run, planned(run, blocks, examples=examples), examples)
+    refuse_unused_nodes(run, planned(run, run.block_count, examples=examples), examples)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from layerline.data.shards import Iid, OwnShards, Shards
 from layerline.errors import UsageError
 from layerline.negatives.labels import Adaptive, Fixed, LabelNegatives, Random, Sampled
 from layerline.negatives.masks import MaskedHybrid
+from layerline.objectives.backprop import Backprop
+from layerline.objectives.cross_entropy import BaseCrossEntropy
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.optimizer import Adam
@@ -34,7 +36,7 @@ from layerline.schedules.work import Work, check_speeds
 from layerline.transport.codecs import Int8
 from layerline.transport.privacy import Open, Privacy
 
-Objective = Annotated[ForwardForward | LocalCrossEntropy, Field(discriminator="kind")]
+Objective = Annotated[ForwardForward | LocalCrossEntropy | Backprop, Field(discriminator="kind")]
 Negatives = Annotated[Fixed | Random | Adaptive | Sampled | MaskedHybrid, Field(discriminator="kind")]
 
 
@@ -46,7 +48,7 @@ class Run(BaseRun):
     labels: LabelInput = LabelInput()
     """How a label is written into the input (Forward-Forward only)."""
     objective: Objective = ForwardForward()
-    """The local loss of every block."""
+    """The local loss of every block; or backprop, to which all blocks are one."""
     negatives: Negatives = Random()
     """How the wrong half of the data is made (Forward-Forward only)."""
     readout: Readout = Goodness()
@@ -97,6 +99,13 @@ class Run(BaseRun):
     def epochs_per_chapter(self) -> int:
         """C = E / S."""
         return self.epochs // self.chapter_count
+
+    @property
+    def block_count(self) -> int:
+        """What learns on its own, as far as the run says; 0: as many as there are modules handed in from Python."""
+        if self.objective.joins_blocks:
+            return 1
+        return len(self.network.widths) if isinstance(self.network, Mlp) else 0
 
     @property
     def writes_labels(self) -> bool:
@@ -170,14 +179,20 @@ def impossible(run: Run) -> None:
     check_speeds(run.speeds, run.nodes)
     data_for_nodes(run)
     readout = run.readout
+    local = isinstance(run.objective, BaseCrossEntropy)
+    if local and isinstance(readout, Goodness):
+        raise UsageError(
+            f"the {run.objective.kind} objective has no goodness to read",
+            hint=f"choose --readout {'last-head' if run.objective.joins_blocks else 'all-heads, last-head or softmax'}",
+        )
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
             raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
-        something_to_read(run, len(run.network.widths))
-    local = isinstance(run.objective, LocalCrossEntropy)
-    if local and isinstance(readout, Goodness):
+        something_to_read(run, run.block_count)
+    if run.objective.joins_blocks and run.objective.hardest < 1:
         raise UsageError(
-            "local cross-entropy has no goodness to read", hint="choose --readout all-heads, last-head or softmax"
+            "the hardest rows are chosen by the gradient of a block, and to backprop all blocks are one",
+            hint="leave out --hardest",
         )
     if not local and isinstance(readout, LastHead | AllHeads):
         raise UsageError(

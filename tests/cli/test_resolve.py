@@ -15,7 +15,7 @@ from layerline.objectives.forward_forward import ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.objectives.losses import Logistic, SiluMargin, SymBa
 from layerline.presets.presets import PRESETS, preset
-from layerline.readouts.readouts import AllHeads, Goodness, Softmax
+from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Softmax
 from layerline.run import Run
 
 
@@ -99,6 +99,7 @@ def test_another_objective_brings_the_readout_that_reads_it() -> None:
     run = resolve("ff-mnist", flags={"objective": "local-cross-entropy"}, say=said.append)
     assert (run.objective, run.readout) == (LocalCrossEntropy(), AllHeads())
     assert said == ["readout all-heads, as local-cross-entropy has no goodness to read (--readout chooses)"]
+    assert resolve("local-ce-mnist", flags={"objective": "backprop"}).readout == LastHead()
     run = resolve("local-ce-mnist", flags={"objective": "forward-forward"}, say=said.append)
     assert run.readout == Goodness()
 

@@ -12,6 +12,13 @@ from reporting.tiny import tiny_run
 
 LOCAL = {"objective": {"kind": "local-cross-entropy"}, "readout": {"kind": "all-heads"}}
 
+FEDAVG = {
+    "objective": {"kind": "backprop"},
+    "readout": {"kind": "last-head"},
+    "order": "chapters",
+    "schedule": {"kind": "federated", "average": True},
+}
+
 
 def keys(**changes: Any) -> list[str]:
     return re.findall(r"^@\w+\{(\w+),$", citations(tiny_run(**changes)), re.MULTILINE)
@@ -25,6 +32,7 @@ def keys(**changes: Any) -> list[str]:
         ({"negatives": {"kind": "adaptive"}}, {"aktemur2024going"}, set()),
         ({"objective": {"kind": "forward-forward", "loss": {"kind": "symba"}}}, {"lee2023symba"}, set()),
         (LOCAL, {"aktemur2024going", "gong2025mono"}, {"hinton2022forward", "lee2023symba"}),
+        (FEDAVG, {"mcmahan2016communication"}, {"aktemur2024going", "hinton2022forward", "gong2025mono"}),
         ({"dataset": "kmnist"}, {"clanuwat2018deep"}, {"lecun1998gradient"}),
         ({"rate": {"kind": "constant"}}, set(), {"loshchilov2016sgdr", "aktemur2024going"}),
         ({"dataset": "./mine.npz"}, {"kingma2014adam"}, {"lecun1998gradient"}),

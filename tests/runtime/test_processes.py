@@ -52,6 +52,15 @@ RUNS: dict[str, tuple[dict[str, Any], int]] = {
         {"schedule": {"kind": "federated", "average": True}, "nodes": 4, "shards": {"kind": "by-label"}},
         4,
     ),
+    "FedAvg of backprop": (
+        {
+            "schedule": {"kind": "federated", "average": True},
+            "nodes": 3,
+            "objective": {"kind": "backprop"},
+            "readout": {"kind": "last-head"},
+        },
+        2,
+    ),
     "averaged after every minibatch": (
         {
             "schedule": {"kind": "federated", "average": True},
@@ -135,7 +144,7 @@ def test_the_bits_of_one_process(name: str, tmp_path: Path) -> None:
     assert result["readouts"] == alone.values["readouts"]
     assert result["processes"] == processes
     assert result["bytes_sent"] == alone.values["bytes_sent"] > 0
-    last = last_slots(run.schedule.plan(run.work(len(BASE["network"]["widths"]), examples=1437)))
+    last = last_slots(run.schedule.plan(run.work(run.block_count, examples=1437)))
     assert len(list(folder.glob("slots/*.safetensors"))) == len(last), "nothing but the finished model stays"
     assert [row.loss for row in alone.rows] == [row.loss for row in api.resume(folder).rows]
 

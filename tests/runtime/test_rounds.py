@@ -30,7 +30,7 @@ from layerline.runtime.stop import Stop
 from layerline.schedules.costs import Machine, World, estimate
 from layerline.schedules.plan import Plan
 from layerline.schedules.simulate import simulate
-from small_runs import LOCAL, UNSUPERVISED, small_data, small_run
+from small_runs import BACKPROP, LOCAL, UNSUPERVISED, small_data, small_run
 
 DATA = small_data()
 RULES: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def per_batch(**settings: Any) -> Run:
 
 
 def plan_of(run: Run) -> Plan:
-    return planned(run, 3, examples=len(DATA.train))
+    return planned(run, run.block_count, examples=len(DATA.train))
 
 
 def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:
@@ -147,6 +147,7 @@ def test_averaging_is_data_parallel_local_learning(shards: dict[str, Any], tmp_p
 RUNS = {
     **{f"ring, {rule}": per_batch(nodes=3, **RULES[rule]) for rule in RULES},
     **{f"averaged, {rule}": per_batch(nodes=2, **AVERAGED, **RULES[rule]) for rule in ("random", "sampled, softmax")},
+    "averaged, backprop": per_batch(nodes=2, **AVERAGED, **BACKPROP),
     "uneven shards": per_batch(nodes=4, **AVERAGED, **UNEVEN),
     "grid": per_batch(nodes=6),
     "moments stay": per_batch(nodes=2, send_optimizer_state=False),

@@ -52,6 +52,23 @@ class Network(nn.Module):
             if index + 1 < len(self.blocks):
                 x = self.normaliser(h, norms_R)
 
+    def joined(self, input_shape: tuple[int, ...]) -> Network:
+        """The same modules as one block, which a gradient can cross."""
+        return Network([Joined(self)], self.normaliser, input_shape)
+
+
+class Joined(nn.Module):
+    """The blocks of a network, and the normaliser between them, as one block."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.blocks, self.normaliser = network.blocks, network.normaliser
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks[:-1]:
+            x = self.normaliser(apply(block, x))
+        return apply(self.blocks[-1], x)
+
 
 @contextmanager
 def predicting(module: nn.Module) -> Iterator[None]:

@@ -29,6 +29,7 @@ _CUSTOM = "custom"  # the name of a run that started from no preset
 _READABLE = {
     "forward-forward": ("goodness", "softmax"),
     "local-cross-entropy": ("all-heads", "last-head", "softmax"),
+    "backprop": ("last-head",),
 }
 
 

@@ -28,6 +28,8 @@ class BaseObjective(Settings):
 
     needs_negatives: ClassVar[bool]
     """True: two views of each image, positive then negative, stacked. False: the image alone."""
+    joins_blocks: ClassVar[bool] = False
+    """True: the network's blocks are one to it, so that its gradient reaches all of them."""
 
     hardest: float = Field(default=1.0, gt=0, le=1)
     """Share of a minibatch's rows whose weight gradient is taken, those with the longest local gradient; 1, as in the

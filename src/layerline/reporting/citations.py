@@ -13,6 +13,7 @@ from layerline.objectives.losses import SymBa
 from layerline.objectives.optimizer import CoolDown, Cosine
 from layerline.run import Run
 from layerline.runs import AnyRun
+from layerline.schedules.federated import Federated
 from layerline.stream_run import StreamRun
 
 _Entry = tuple[str, str, dict[str, str]]  # kind, key, fields
@@ -52,9 +53,12 @@ def _of_chapters(run: Run) -> Iterator[_Entry]:
         if isinstance(objective.loss, SymBa):
             yield _SYMBA
     local = isinstance(objective, LocalCrossEntropy)
-    adaptive = not local and isinstance(run.negatives, Adaptive)
-    if local or adaptive or run.order == "chapters" or isinstance(run.rate, CoolDown):
+    adaptive = objective.needs_negatives and isinstance(run.negatives, Adaptive)
+    chapters = run.order == "chapters" and not objective.joins_blocks
+    if local or adaptive or chapters or isinstance(run.rate, CoolDown):
         yield _PFF
+    if isinstance(run.schedule, Federated) and run.schedule.average:
+        yield _FEDAVG
     if local:
         yield _MONO_FORWARD
     yield _ADAM
@@ -91,6 +95,13 @@ _PFF = _preprint(
     'Aktemur, Ege and Zorlutuna, Ege and Bilgili, Kaan and B{\\"o}k, Tacettin Emre and Yanikoglu, Berrin '
     'and Mutluergil, S{\\"u}ha Orhun',
     "Going {Forward-Forward} in Distributed Deep Learning",
+)
+_FEDAVG = _preprint(
+    "mcmahan2016communication",
+    "1602.05629",
+    "2016",
+    'McMahan, H. Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and Ag{\\"u}era y Arcas, Blaise',
+    "Communication-Efficient Learning of Deep Networks from Decentralized Data",
 )
 _SYMBA = _preprint(
     "lee2023symba",

@@ -32,14 +32,14 @@ def _what(run: Run) -> str:
     forward = isinstance(run.objective, ForwardForward)
     rule = "Forward-Forward" if forward else "local cross-entropy, a softmax head on every block"
     order = "all blocks on every minibatch" if run.order == "simultaneous" else "block after block, in chapters"
+    trained = f"trained layer by layer with Layerline: {rule}; {order}; no gradient crosses a block"
+    if run.objective.joins_blocks:
+        trained = "trained with Layerline by backprop through the whole network"
     if isinstance(run.network, Own):
         network = "modules of its author's own"
     else:
         network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
-    return (
-        f"A classifier trained layer by layer with Layerline: {rule}; {order}; no gradient crosses a block.\n"
-        f"The network: {network}"
-    )
+    return f"A classifier {trained}.\nThe network: {network}"
 
 
 def _of_stream(run: StreamRun) -> str:

@@ -50,8 +50,6 @@ class _Bench:
 
     def __init__(self, run: Run, shape: tuple[int, ...], sizes: Sizes, budget: float | None, keep: Keep | None) -> None:
         self.run, self.sizes, self.keep = run, sizes, keep
-        calls = 3 * len(sizes.units) + 2 * sizes.head + 1
-        self.each = _LONGEST if budget is None else budget / calls
         count = max(run.batch_size, CHUNK_ROWS // sizes.views)
         draw = torch.Generator().manual_seed(0)
         inputs = torch.randint(0, 256, (count, *shape), generator=draw)
@@ -64,6 +62,8 @@ class _Bench:
         self.model = build_model(plain, data)
         self.trainer = ChapterTrainer(self.model, data)
         self.raw = examples.inputs
+        calls = 3 * len(self.trainer.learners) + 2 * sizes.head + 1
+        self.each = _LONGEST if budget is None else budget / calls
 
     def costs(self) -> Costs:
         """All of them."""
@@ -71,7 +71,7 @@ class _Bench:
         steps = sizes.epochs * -(-sizes.examples // self.run.batch_size)
         chunks = sizes.examples / len(self.raw)
         train, forward = [], []
-        for block in range(len(sizes.units)):
+        for block in range(len(self.trainer.learners)):
             batch, chunk = self._input(block, self.run.batch_size), self._input(block, len(self.raw))
             train.append(steps * self._seconds(lambda b=block, x=batch: self._learn(b, x)))  # type: ignore[misc]
             forward.append(chunks * self._seconds(lambda b=block, x=chunk: self._forward(b, x)))  # type: ignore[misc]

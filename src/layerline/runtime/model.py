@@ -15,8 +15,8 @@ from layerline.blocks.network import Network, predicting
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.errors import DataError, UsageError
+from layerline.objectives.cross_entropy import BaseCrossEntropy
 from layerline.objectives.forward_forward import ForwardForward
-from layerline.objectives.local_cross_entropy import LocalCrossEntropy
 from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHead, Softmax
 from layerline.run import Run, something_to_read
 from layerline.runtime.seeding import generator
@@ -66,8 +66,8 @@ class Model(Predictor):
         others: list[BaseReadout] = []
         if self.run.writes_labels and len(self.network.blocks) > 1:
             others.append(Goodness())
-        if isinstance(self.run.objective, LocalCrossEntropy):
-            others += [LastHead(), AllHeads()]
+        if isinstance(self.run.objective, BaseCrossEntropy):
+            others += [LastHead()] if len(self.states) == 1 else [LastHead(), AllHeads()]
         return [chosen, *(readout for readout in others if readout.kind != chosen.kind)]  # type: ignore[attr-defined]
 
     def chunk_rows(self, readout: BaseReadout | None = None) -> int:
@@ -146,9 +146,15 @@ def build_model(run: Run, data: Dataset | OwnData, network: Sequence[nn.Module] 
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
-        built = run.network.build(encoder.input_shape, network)
+        built = build_network(run, encoder.input_shape, network)
     _check_blocks(run, built)
     return Model(run, built, encoder, data.classes)
+
+
+def build_network(run: Run, input_shape: tuple[int, ...], own: Sequence[nn.Module] | None = None) -> Network:
+    """The blocks of a run, drawn from torch's global generator; as one where its objective joins them."""
+    network = run.network.build(input_shape, own)
+    return network.joined(input_shape) if run.objective.joins_blocks else network
 
 
 def _check_blocks(run: Run, built: Network) -> None:

@@ -37,6 +37,7 @@ def sizes_of(run: Run, shape: tuple[int, ...], classes: int, examples: int) -> S
         views=run.objective.views,
         labelled=run.writes_labels,
         local_heads=isinstance(run.objective, LocalCrossEntropy),
+        joined=run.objective.joins_blocks,
         head=head,
         skip=run.readout.skip if isinstance(run.readout, Softmax) else 1,
         judge=None if not run.judged else "head" if head else "goodness",
@@ -60,8 +61,7 @@ def planned(run: Run, blocks: int, sizes: Sizes | None = None, examples: int = 0
 
 def plan_of(run: Run, data: Dataset | OwnData, blocks: int | None = None) -> Plan:
     """The plan of a run on its data. `blocks`: how many there are, where they are modules of one's own."""
-    if blocks is None:
-        blocks = len(run.network.widths) if isinstance(run.network, Mlp) else 0
+    blocks = run.block_count or blocks or 0
     return planned(run, blocks, sizes_of(run, data.shape, data.num_classes, data.examples), data.examples)
 
 

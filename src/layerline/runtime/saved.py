@@ -31,7 +31,7 @@ from layerline.files import write_text
 from layerline.run import Run
 from layerline.runs import from_toml
 from layerline.runtime.checkpoint import write_tensors
-from layerline.runtime.model import PRECISIONS, Model
+from layerline.runtime.model import PRECISIONS, Model, build_network
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.training import Predictor
 from layerline.stream_run import StreamRun
@@ -100,7 +100,7 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
             assert isinstance(run, Run)
             labels = run.labels if run.writes_labels else None
             encoder_ = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
-            model = Model(run, run.network.build(encoder_.input_shape, network), encoder_, about.classes)
+            model = Model(run, build_network(run, encoder_.input_shape, network), encoder_, about.classes)
     _fill(model, folder / "model.safetensors")
     return model.eval()
 

@@ -43,6 +43,8 @@ class Sizes:
     """The label is part of the input, so that views share the image."""
     local_heads: bool = False
     """Every block has a softmax head of its own (local cross-entropy)."""
+    joined: bool = False
+    """All of it learns as one block, by backprop from a softmax head at its end."""
     head: bool = False
     """There is a softmax readout, a stage of its own."""
     skip: int = 1
@@ -58,6 +60,11 @@ class Sizes:
     def layers(self) -> list[tuple[int, int]]:
         """Inputs and units of every block."""
         return list(pairwise((self.inputs, *self.units)))
+
+    @property
+    def blocks(self) -> int:
+        """What learns on its own."""
+        return 1 if self.joined else len(self.units)
 
     @property
     def features(self) -> int:
@@ -137,6 +144,12 @@ def estimate(sizes: Sizes, machine: Machine) -> Costs:
         head = sizes.epochs * 2 * head_product + steps * head_weights * ADAM_BYTES / machine.memory
         train.append(neutral + head)
         parameters.append(head_weights)
+    if sizes.joined:
+        end = sizes.units[-1]
+        parameters = [sum(parameters) + end * C + C]
+        crossing = sum(product[1:]) + 3 * 2.0 * n * end * C / machine.arithmetic  # input gradients, and the head
+        train = [sum(train) + sizes.epochs * crossing + steps * (end * C + C) * traffic / machine.memory]
+        product, shared, write = [neutral], [1], write[-1:]
     ranked = {"goodness": product[0] + C * sum(product[1:]), "head": neutral + head_product, None: 0.0}
     return Costs(
         train=tuple(train),
@@ -144,7 +157,7 @@ def estimate(sizes: Sizes, machine: Machine) -> Costs:
         ranking=ranked[sizes.judge],
         weights=tuple(4 * count for count in parameters),
         moments=tuple(8 * count for count in parameters),
-        outputs=tuple(n * views * o * sizes.number_bytes for o in sizes.units),
+        outputs=tuple(n * views * o * sizes.number_bytes for o in sizes.units[-1 if sizes.joined else 0 :]),
         labels=8 * n,
         data=n * sizes.inputs,
         features=n * sizes.features * sizes.number_bytes * sizes.head,

@@ -33,7 +33,7 @@ class Federation:
         release: Release | None = None,
     ) -> None:
         self.run, self.folder, self.draw, self.harm, self.data, self.release = run, folder, draw, harm, data, release
-        self.plan = planned(run, 3)
+        self.plan = planned(run, run.block_count)
         self.answers: list[Answer] = []
         self.warm: dict[tuple[int, int], Participant] = {}
         self.conductor = self.start()

@@ -21,7 +21,7 @@ from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Plan
 from runtime.flower.federation_by_hand import DATA, Federation, until
-from small_runs import LOCAL, small_run
+from small_runs import BACKPROP, LOCAL, small_run
 
 RELAY: dict[str, Any] = {"schedule": {"kind": "federated"}, "shards": {"kind": "dirichlet", "concentration": 1.0}}
 AVERAGED: dict[str, Any] = {"schedule": {"kind": "federated", "average": True}}
@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "relay, bf16": RELAY | {"codec": {"kind": "bf16"}},
     "relay, int8": RELAY | {"codec": {"kind": "int8"}},
     "averaged": AVERAGED,
+    "averaged, backprop": AVERAGED | BACKPROP,
     "averaged, local cross-entropy, int8": AVERAGED | LOCAL | {"codec": {"kind": "int8"}},
 }
 
@@ -41,7 +42,7 @@ def federated(tables: dict[str, Any], nodes: int) -> Run:
 
 
 def in_one_process(run: Run, folder: Path, plan: Plan | None = None) -> str:
-    pipeline = Pipeline(run, plan or planned(run, 3), DATA, folder)
+    pipeline = Pipeline(run, plan or planned(run, run.block_count), DATA, folder)
     pipeline.work(lambda event: None, Stop(), pipeline.here())
     return weights_sha256(pipeline.model())
 

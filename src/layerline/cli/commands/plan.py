@@ -131,7 +131,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
         codec=_on_the_wire(described),
         moments_travel=described.send_optimizer_state,
     )
-    blocks = len(sizes.units)
+    blocks = sizes.blocks
     work = costs.work(described.work() if isinstance(described, Numbers) else described.work(blocks, sizes.examples))
     plan = described.schedule.plan(work)
     validate(plan)
