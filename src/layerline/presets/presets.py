@@ -201,6 +201,18 @@ PRESETS = (
         },
     ),
     Preset(
+        "ff-mnist-jitter",
+        "Forward-Forward on MNIST with shifts of two pixels, goodness readout: 784-2000×4",
+        "33 minutes on one busy core; 99.18 %",
+        _FAST_FF
+        | {
+            "negatives": {"kind": "sampled", "judge": "first-block", "temperature": 4.0},
+            "augment": {"shift": 2},
+            "epochs": 40,
+            "optimizer": {"lr": 0.001},
+        },
+    ),
+    Preset(
         "dgl-cifar10",
         "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
         "not measured yet; the authors' log has 89.86 % for four convolutions after 50 epochs",
