@@ -194,7 +194,8 @@ def made_up(path: Path, count: int) -> None:
     """Images that mean nothing."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (count, 3, 32, 32), np.uint8)
-    np.savez(path, x_train=images, y_train=np.arange(count) % 10, x_test=images[:20], y_test=np.arange(20) % 10)
+    labels = np.arange(count) % 10
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
 
 
 def table(

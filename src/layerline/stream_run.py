@@ -45,7 +45,7 @@ class StreamRun(BaseRun):
     microbatches: int = Field(default=1, ge=1)
     """Parts of a minibatch that follow each other through the blocks; gradients add up before the update. With DDP:
     of each node's part."""
-    window: int = Field(default=WINDOW, ge=1)
+    window: int = Field(default=WINDOW, ge=1, le=1024)
     """Microbatches that a node may be ahead of the next one, and so the most that wait for it, with reach 1. More let a
     link be slower, and take more memory; the result is the same."""
     method: Method | None = None

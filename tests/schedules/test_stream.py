@@ -249,6 +249,16 @@ def test_a_head_waits_for_the_weights_it_follows() -> None:
         validate_stream(replace(made, follows=()).plan(3), reach, takers=made.takers)
 
 
+def test_weights_that_heads_follow_wait_as_weights() -> None:
+    """Not as so many outputs of their block: a language model's are scores, many times as large as what travels."""
+    made = Stream(reach=Reach(2, 1), owned=(range(1), range(1, 2)), follows=((0, 1),))
+    spent = costs(2, kept=(0, 0), outputs=(8, 5000))
+    world = World(speeds=(0.1, 1.0), codec=0.5)  # the first node is slow, so they are there before it asks for them
+    small, large = (simulate_stream(made, replace(spent, followed=(0, size)), world, 10) for size in (30, 700))
+    assert [int(found.activations[0]) for found in (small, large)] == [30, 700]
+    assert small.link_bytes()[1, 0] == 9 * 30, "and travel unrounded"
+
+
 def test_no_chapter_plan() -> None:
     with pytest.raises(LayerlineError, match="belongs to a stream"):
         validate(BASE)

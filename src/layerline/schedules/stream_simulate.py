@@ -189,13 +189,19 @@ def _row_seconds(plan: Plan, stream: AnyStream, costs: StreamCosts) -> Floats:
 
 
 def _message_bytes(plan: Plan, sent: Messages, costs: StreamCosts, world: World) -> Ints:
-    """What each message has on the wire: outputs, or a gradient at the output of the block below."""
-    outputs = np.array([*costs.outputs, 0])  # a first block sends nothing down
-    down = sent.carries == Carries.GRADIENTS
-    size = outputs[plan.stage[sent.source] - down] * world.codec * (sent.carries != Carries.TURN)
+    """What each message has on the wire. Weights that heads follow are never rounded."""
+    exact = (sent.carries == Carries.WEIGHTS) & bool(costs.followed)
+    return np.rint(_brought(plan, sent, costs) * np.where(exact, 1.0, world.codec)).astype(np.int64)
+
+
+def _brought(plan: Plan, sent: Messages, costs: StreamCosts) -> Ints:
+    """Bytes of what each message brings: outputs, a gradient at the output of the block below, or weights."""
+    outputs = np.array([*costs.outputs, 0], np.int64)  # a first block sends nothing down
+    size: Ints = outputs[plan.stage[sent.source] - (sent.carries == Carries.GRADIENTS)]
     if costs.followed:
-        size = np.where(sent.carries == Carries.WEIGHTS, np.array(costs.followed)[plan.stage[sent.source]], size)
-    return np.rint(size).astype(np.int64)
+        followed = np.array(costs.followed, np.int64)[plan.stage[sent.source]]
+        size = np.where(sent.carries == Carries.WEIGHTS, followed, size)
+    return np.where(sent.carries == Carries.TURN, 0, size)
 
 
 def _cycle(found: Simulation, ahead: int) -> tuple[int, float] | None:
@@ -232,8 +238,7 @@ def _peak(
     last = np.zeros(len(plan))
     used = np.isin(plan.action[plan.target], _BACK) & (plan.carries == Carries.OUTPUTS)
     np.maximum.at(last, plan.source[used], end[plan.target[used]])
-    outputs = np.array([*costs.outputs, 0])
-    size = outputs[plan.stage[sent.source] - (sent.carries == Carries.GRADIENTS)] * (sent.carries != Carries.TURN)
+    size = _brought(plan, sent, costs)
     held = np.array(costs.kept)[plan.stage[forward]]
     times = np.concatenate((start[forward], last[forward], arrive, start[sent.needed]))
     change = np.concatenate((held, -held, size, -size))

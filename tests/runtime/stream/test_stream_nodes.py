@@ -157,6 +157,8 @@ def test_a_window_that_nothing_looks_through_is_refused() -> None:
         run_of(window=5, reach=2)
     with pytest.raises(UsageError, match="replay buffers"):
         run_of(window=5, timing={"kind": "async"})
+    with pytest.raises(UsageError, match="window: input should be less than or equal to 1024"):  # the plan is as long
+        run_of(window=100_000_000)
 
 
 def test_bf16_and_a_minibatch_of_fewer_parts() -> None:
