@@ -264,5 +264,5 @@ def something_to_read(run: Run, blocks: int) -> None:
     if skip >= blocks:
         raise UsageError(
             f"the {run.readout.kind} readout leaves out {skip} of {blocks} block(s), so nothing is left to read",
-            hint="add a block, or read the first one too: --readout.skip 0",
+            hint=f"{'' if run.objective.joins_blocks else 'add a block, or '}read the first one too: --readout.skip 0",
         )

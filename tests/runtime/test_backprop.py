@@ -155,7 +155,7 @@ def test_the_report_has_every_participant() -> None:
     ("settings", "said"),
     [
         ({"readout": {"kind": "goodness"}}, "--readout last-head"),
-        ({"readout": {"kind": "softmax"}}, "nothing is left to read"),
+        ({"readout": {"kind": "softmax"}}, "nothing is left to read read the first one too: --readout.skip 0"),
         ({"objective": {"kind": "backprop", "hardest": 0.5}}, "all blocks are one"),
     ],
 )

@@ -21,6 +21,9 @@ from layerline.federated_server import serve
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.flower import app
+from layerline.runtime.flower.federation import Asked, Refused, Reply
+from layerline.runtime.flower.own import ask_accounts, to_text
+from layerline.runtime.flower.participant import Order
 from runtime.flower.overheard import Configuration, Overheard, bytes_of
 from small_runs import small_run
 
@@ -189,23 +192,57 @@ def test_with_noise_nothing_exact_of_training_is_told(tmp_path: Path) -> None:
     assert "(3, 6e-05)-private together" in (tmp_path / "run/flower/notes.txt").read_text()
 
 
+NOISED = PRIVATE | {"send_optimizer_state": False}
+TOO_OPEN = {"privacy": PRIVATE["privacy"] | {"epsilon": 0.1, "delta": 0.2}, "send_optimizer_state": False}
+ONLY_PRESENCE = {"privacy": PRIVATE["privacy"] | {"sensitivity": 0.1}, "send_optimizer_state": False}
+
+
 @pytest.mark.parametrize(
-    ("tables", "most", "why"),
+    ("tables", "limits", "why"),
     [
-        (PRIVATE | {"send_optimizer_state": False}, 4.0, "9 blocks with epsilon 0.5 make 4.5 together"),
-        ({}, 4.0, "the run's blocks have no noise"),
-        (PRIVATE | {"send_optimizer_state": False}, "four", "max-epsilon is a number"),
+        (NOISED, {"max-epsilon": 4.0}, "9 blocks with epsilon 0.5 make 4.5 together"),
+        ({}, {"max-epsilon": 4.0}, "the run's blocks have no noise"),
+        (TOO_OPEN, {"max-epsilon": 4.0}, "9 blocks with delta 0.2 make 1.8 together"),
+        (NOISED, {"max-epsilon": 9.0, "max-delta": 1e-6}, "make 9e-05 together"),
+        (ONLY_PRESENCE, {"max-epsilon": 9.0}, "hides those up to 0.1 apart"),
+        (NOISED, {"max-epsilon": "four"}, "max-epsilon is a number from 0, and is four"),
+        (NOISED, {"max-epsilon": float("nan")}, "max-epsilon is a number from 0, and is nan"),
+        (NOISED, {"max-delta": 0.1}, "max-epsilon is a number from 0, and is missing"),
     ],
 )
 def test_a_participant_may_insist(
-    tables: dict[str, Any], most: float | str, why: str, clinics: str, tmp_path: Path
+    tables: dict[str, Any], limits: Configuration, why: str, clinics: str, tmp_path: Path
 ) -> None:
-    careful: Configuration = {**holding(clinics)[1], "max-epsilon": most}
+    """It refuses before it says what its data is like, and whatever else the server chooses."""
+    careful: Configuration = {**holding(clinics)[1], **limits}
+    link = Overheard(tmp_path, holding(clinics)[0], careful)
     with pytest.raises(LayerlineError, match=why) as refused:
-        on_flower(federated(clinics, **tables), tmp_path / "run", holding(clinics)[0], careful)
+        ask_accounts(link, federated(clinics, **tables), 5)
     assert refused.value.exit_status == 2
-    if why != "max-epsilon is a number":
-        assert "node 2" in refused.value.what
+    assert "node 2" in refused.value.what
+    assert sum("account" in told(message) for message in link.said) == 1  # that of node 1
+
+
+def test_what_a_participant_accepts_it_carries_out(clinics: str, tmp_path: Path) -> None:
+    careful: list[Configuration] = [{**each, "max-epsilon": 4.5, "max-delta": 1e-3} for each in holding(clinics)]
+    values, _ = on_flower(federated(clinics, **NOISED), tmp_path / "run", *careful)
+    assert values["epsilons"] == [4.5, 4.5]
+
+
+def test_a_participant_is_asked_as_itself_only(clinics: str, tmp_path: Path) -> None:
+    """As every node of a plan it would send several times as many blocks as it agreed to; and a server that chooses
+    what a run is called chooses no folder."""
+    run = federated(clinics, **NOISED)
+    link = Overheard(tmp_path / "home" / "participants", *holding(clinics))
+    accounts = to_text(ask_accounts(link, run, 5))
+    order = Order(0, (0, 0), 0, (), ())
+    (reply,) = link.pull([link.order(0, Asked(run.to_toml(), "run", 1, accounts), order)])
+    assert isinstance(reply[1], Refused)
+    assert "node 2 is asked for where partition-id=0 is" in reply[1].what
+    (reply,) = link.pull([link.order(0, Asked(run.to_toml(), "..", 0, accounts), order)])
+    app._participants.clear()
+    assert isinstance(reply[1], Reply)
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"participants"}
 
 
 def test_noise_on_the_torch_engine_is_refused(clinics: str, tmp_path: Path) -> None:
