@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_a_slot_is_noised_once_however_often_it_is_asked_for(average: bool, tmp_
     assert len(sent) > len(first)
     assert not any(fact["metrics"] for answer in federation.answers for fact in answer.facts)
     assert all(not name.startswith("optimizer") for _, tensors in sent for name in tensors)
+
+
+def test_two_processes_that_are_asked_at_once_draw_once(tmp_path: Path) -> None:
+    """A server that hands the same task in twice would have two draws of one slot."""
+    federation = Federation(federated(True), tmp_path, random.Random(0), release=release(LocalDp(clipping=0.1)))
+    order = federation.conductor.order(0, 0)
+    assert order
+    both = [federation.participant(0, process) for process in range(2)]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda each: each.carry_out(order), both))
+    federation.answers += answers
+    assert all(answer.parcels for answer in answers)
+    all_alike(blocks_of(federation, federation.plan))
 
 
 def all_alike(sent: list[tuple[int, dict[str, Tensor]]]) -> dict[int, dict[str, Tensor]]:

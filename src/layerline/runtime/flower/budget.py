@@ -58,5 +58,6 @@ def _number(name: str, value: object) -> float:
     """A limit in a SuperNode's configuration. UsageError where it is none, which would otherwise hold nothing back."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         said = "is missing" if value is None else f"is {value}"
-        raise UsageError(f"{name} is a number from 0, and {said}", hint=f"start the SuperNode with {name}={_LIKE[name]}")
+        hint = f"start the SuperNode with {name}={_LIKE[name]}"
+        raise UsageError(f"{name} is a number from 0, and {said}", hint=hint)
     return value

@@ -24,7 +24,7 @@ from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 from torch import Tensor
 
 from layerline.errors import LayerlineError
-from layerline.runtime.worker import Release
+from layerline.runtime.leaving import Release
 from layerline.transport.privacy import Clipped, LocalDp, Open
 
 _NUDGE = "never the same"
