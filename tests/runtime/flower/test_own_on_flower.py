@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from layerline.errors import LayerlineError
 from layerline.federated_server import serve
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
-from layerline.runtime.flower import app
-from layerline.runtime.flower.federation import Asked, Refused, Reply
+from layerline.runtime.flower import app, own
+from layerline.runtime.flower.federation import Asked, Lost, Refused, Reply
 from layerline.runtime.flower.own import ask_accounts, to_text
 from layerline.runtime.flower.participant import Order
 from runtime.flower.overheard import Configuration, Overheard, bytes_of
@@ -161,6 +162,20 @@ def test_other_data_than_the_run_was_begun_with_is_refused(clinics: str, tmp_pat
     shutil.copy(tmp_path / "begun/flower/accounts.json", tmp_path / "run/flower/accounts.json")
     with pytest.raises(LayerlineError, match="not the data that the run was begun with"):
         on_flower(run, tmp_path / "run", *reversed(holding(clinics)))
+
+
+def test_a_participant_that_fails_whatever_it_is_asked(
+    clinics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ended each time, and the server waited for somebody else to come, without a word of why."""
+
+    class Failing(Overheard):
+        def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
+            return [(name, Lost("MemoryError: ")) for name, _ in super().pull(names)]
+
+    monkeypatch.setattr(own, "_LOOK_SECONDS", 0.0)
+    with pytest.raises(LayerlineError, match="failed 3 times: MemoryError"):
+        ask_accounts(Failing(tmp_path, *holding(clinics)), federated(clinics), 20)
 
 
 def test_data_of_another_kind_names_the_node(clinics: str, tmp_path: Path) -> None:
