@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from layerline.errors import LayerlineError
 from layerline.run import Run
 from layerline.runtime.flower.release import release
 from layerline.schedules.plan import Plan
@@ -68,6 +69,18 @@ def test_noise_has_the_deviation_that_it_says_and_is_never_the_same() -> None:
         assert float(draw.std()) == pytest.approx(privacy.deviation, rel=0.02)
     assert abs(float((draws[0] * draws[1]).mean())) < 0.02 * privacy.deviation**2
     assert release(Open()) is None
+
+
+@pytest.mark.parametrize("privacy", [Clipped(clipping=0.1), LocalDp(clipping=0.1)])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_an_update_without_a_norm_does_not_leave(privacy: Clipped | LocalDp, odd: float) -> None:
+    """A server could send a unit with a bias of -inf, which learns nothing and has a finite loss; min(1, C / nan) is 1,
+    so all the rest of the block was let out as it was trained."""
+    found = release(privacy)
+    assert found
+    received = {"block.weight": torch.zeros(100), "block.bias": torch.tensor([odd])}
+    with pytest.raises(LayerlineError, match="cannot be clipped"):
+        found(received, received | {"block.weight": torch.full((100,), 7.0)})
 
 
 def federated(average: bool) -> Run:
