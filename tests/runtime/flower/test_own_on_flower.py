@@ -153,6 +153,17 @@ def test_a_participant_that_does_not_say_where_its_data_lies(clinics: str, tmp_p
     assert refused.value.exit_status == 2
 
 
+def test_a_path_that_all_share_is_the_participants_word_too(clinics: str, tmp_path: Path) -> None:
+    """Without `own`, a server could name any file of a participant, which then trained on it."""
+    path = clinics.replace("{node}", "1")
+    run = federated(path, shards={"kind": "iid"})
+    with pytest.raises(LayerlineError, match=r"node 1: the run learns from .*does not say where") as refused:
+        on_flower(run, tmp_path / "refused")
+    assert refused.value.exit_status == 2
+    values, _ = on_flower(run, tmp_path / "run", {"data": path}, {"data": path})
+    assert values["weights_sha256"] == api.train(run).values["weights_sha256"]
+
+
 def test_other_data_than_the_run_was_begun_with_is_refused(clinics: str, tmp_path: Path) -> None:
     """A run that goes on does not ask again: the plan is made already."""
     run = federated(clinics)

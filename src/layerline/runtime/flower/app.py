@@ -24,6 +24,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from layerline.data.catalog import dataset_names
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.errors import LayerlineError, UsageError
@@ -206,7 +207,15 @@ def _run(said: dict[str, Any]) -> Run:
 def _data(run: Run, node: int, said: dict[str, Any], context: Context) -> Dataset | OwnData:
     if run.has_own_data:
         return data_here(run, node, _word(context, "data"), of_text(str(said.get("accounts", "[]"))))
-    data = load_set(run, data_dir=_word(context, "data-dir"))
+    name: str | None = run.dataset
+    if name not in dataset_names():  # a path of the server's choice would open any file here
+        name = _word(context, "data")
+        if name is None:
+            raise UsageError(
+                f"the run learns from {run.dataset}, and this SuperNode does not say where it has that",
+                hint="start it with --node-config '… data=\"/path/to/data.npz\"'",
+            )
+    data = load_set(run, name, data_dir=_word(context, "data-dir"))
     assert isinstance(data, Dataset)
     return data.hold_out() if run.validation else data
 
