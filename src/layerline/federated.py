@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from layerline.data.catalog import dataset_names
 from layerline.data.own import path_of
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import Listener, Noted, PlanStarts, Row, Standing
@@ -71,8 +72,12 @@ class FlowerLaunch:
     def _configuration(self, node: int, place: Path) -> dict[str, str | int]:
         """Of a SuperNode."""
         configuration: dict[str, str | int] = {"partition-id": node, "folder": str(place / "participants")}
-        if self.run.has_own_data:
-            configuration["data"] = str(Path(path_of(self.run.dataset, node)).expanduser().resolve())
+        name = self.run.dataset
+        if name.startswith("hf:"):
+            configuration["data"] = name
+        elif name not in dataset_names():
+            name = path_of(name, node) if self.run.has_own_data else name
+            configuration["data"] = str(Path(name).expanduser().resolve())
         return configuration
 
     def _job(self, folder: RunFolder) -> PlanJob | None:

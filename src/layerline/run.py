@@ -185,15 +185,12 @@ def impossible(run: Run) -> None:
             f"the {run.objective.kind} objective has no goodness to read",
             hint=f"choose --readout {'last-head' if run.objective.joins_blocks else 'all-heads, last-head or softmax'}",
         )
+    if run.objective.joins_blocks:
+        _one_block(run)
     if isinstance(run.network, Mlp):
         if any(width < 1 for width in run.network.widths):
             raise UsageError(f"a block needs at least one unit, widths are {run.network.widths}")
         something_to_read(run, run.block_count)
-    if run.objective.joins_blocks and run.objective.hardest < 1:
-        raise UsageError(
-            "the hardest rows are chosen by the gradient of a block, and to backprop all blocks are one",
-            hint="leave out --hardest",
-        )
     if not local and isinstance(readout, LastHead | AllHeads):
         raise UsageError(
             f"Forward-Forward blocks have no heads for the {readout.kind} readout",
@@ -255,6 +252,20 @@ def _private(run: Run) -> None:
         raise UsageError(
             "Adam's moments would travel as they are, and say what clipping and noise take out of the blocks",
             hint="let them stay at home: --no-send-optimizer-state",
+        )
+
+
+def _one_block(run: Run) -> None:
+    """UsageError for what needs several blocks, where the objective joins them."""
+    if isinstance(run.readout, Softmax):
+        raise UsageError(
+            "backprop learns the head that reads the network, so a softmax readout would be a second one",
+            hint="choose --readout last-head",
+        )
+    if run.objective.hardest < 1:
+        raise UsageError(
+            "the hardest rows are chosen by the gradient of a block, and to backprop all blocks are one",
+            hint="leave out --hardest",
         )
 
 

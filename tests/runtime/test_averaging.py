@@ -36,6 +36,8 @@ def test_equal_shards_give_the_bits_of_equal_weights(count: int, copies: int) ->
 def test_counts_of_steps_stay_whole() -> None:
     """Rounding 0.3 + 0.3 + 0.4 down would lose a step each time."""
     assert mean([torch.tensor(7)] * 3, [3, 3, 4]) == 7
+    steps = [torch.tensor(17_707.0)] * 4  # Adam's, in float32; times the examples they need more digits than that has
+    assert mean(steps, [4294, 13_662, 14_743, 10_040]).float() == 17_707
 
 
 def averaged(how: str = "examples", **settings: Any) -> Any:

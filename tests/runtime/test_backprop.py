@@ -155,7 +155,9 @@ def test_the_report_has_every_participant() -> None:
     ("settings", "said"),
     [
         ({"readout": {"kind": "goodness"}}, "--readout last-head"),
-        ({"readout": {"kind": "softmax"}}, "nothing is left to read"),
+        ({"readout": {"kind": "softmax"}}, "would be a second one choose --readout last-head"),
+        ({"readout": {"kind": "softmax", "skip": 0}}, "would be a second one"),
+        ({"readout": {"kind": "all-heads", "skip": 1}}, "nothing is left to read"),
         ({"objective": {"kind": "backprop", "hardest": 0.5}}, "all blocks are one"),
     ],
 )

@@ -55,6 +55,8 @@ def mean(versions: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     """The mean of `versions`, which are left as they are. `counts`: how much each of them counts."""
     if len(versions) == 1:
         return versions[0]
+    if versions[0].dim() == 0:  # of step counts, times examples, float32 would not have all digits
+        versions = [version.double() for version in versions]
     total = _times(versions[0], counts[0])
     for version, count in zip(versions[1:], counts[1:], strict=True):
         total = total + _times(version, count)

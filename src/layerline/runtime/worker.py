@@ -27,6 +27,7 @@ from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.averaging import ALIKE, Shares
 from layerline.runtime.keeper import Keeper
+from layerline.runtime.leaving import Release, released
 from layerline.runtime.needs import Needs, to_do
 from layerline.runtime.node import Node
 from layerline.runtime.post import Post
@@ -34,14 +35,11 @@ from layerline.runtime.slots import Slots
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.window import window
-from layerline.transport.codecs import EXACT
 
 _SECONDS_BETWEEN = 0.1
 """Two looks at how far the others are."""
 
 Result = dict[str, Tensor]
-Release = Callable[[Result, Result], Result]
-"""From a block as it was received, and as it was trained, to the block that may leave the node."""
 Inputs = list[tuple[int, Carries, Result | None]]
 Name = tuple[int, Carries | None, int]
 """A result at a node: the row that made it, how it came if it came as a message, the node."""
@@ -240,13 +238,10 @@ class Worker:
                 self._keeper.settle((number, stage))
                 node.inputs = node.features(chapter) if stage == plan.blocks else outputs
                 epochs = node.run.epochs_per_chapter
-                received = {name: tensor.clone() for name, tensor in _floating(node, stage).items() if self._release}
-                for epoch in range(chapter * epochs, (chapter + 1) * epochs):
-                    yield from node.epoch(stage, epoch)
+                with released(node, stage, self._release):
+                    for epoch in range(chapter * epochs, (chapter + 1) * epochs):
+                        yield from node.epoch(stage, epoch)
                 node.inputs = None
-                if self._release:  # the node goes on from what the others get, like everybody
-                    released = self._release(received, _floating(node, stage))
-                    node.load_block(stage, [node.learner_tensors(stage) | released], moments=False)
                 self._holds[number, stage] = self._whole[number, stage] = row
                 self._kept[row, None, number] = node.learner_tensors(stage)
             case Action.FORWARD:
@@ -301,9 +296,3 @@ class Worker:
         plan = self.plan
         sources = [source for source, _ in plan.inputs(row)]
         return [s for s in sources if plan.stage[s] == stage and plan.action[s] == Action.TRAIN]
-
-
-def _floating(node: Node, stage: int) -> Result:
-    """What training changes in a block, without its moments."""
-    tensors = node.learner_tensors(stage)
-    return {name: t for name, t in tensors.items() if t.is_floating_point() and not name.startswith(EXACT)}

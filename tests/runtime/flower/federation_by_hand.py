@@ -9,10 +9,10 @@ from layerline.data.dataset import Dataset
 from layerline.run import Run
 from layerline.runtime.flower.conductor import Conductor
 from layerline.runtime.flower.participant import Answer, Participant, finished_model
+from layerline.runtime.leaving import Release
 from layerline.runtime.pipeline import Pipeline
 from layerline.runtime.planning import planned
 from layerline.runtime.saved import weights_sha256
-from layerline.runtime.worker import Release
 from small_runs import small_data
 
 DATA = small_data(count=61)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from layerline.errors import LayerlineError
 from layerline.federated_server import serve
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
-from layerline.runtime.flower import app
+from layerline.runtime.flower import app, own
+from layerline.runtime.flower.federation import Asked, Lost, Refused, Reply
+from layerline.runtime.flower.own import ask_accounts, to_text
+from layerline.runtime.flower.participant import Order
 from runtime.flower.overheard import Configuration, Overheard, bytes_of
 from small_runs import small_run
 
@@ -149,6 +153,17 @@ def test_a_participant_that_does_not_say_where_its_data_lies(clinics: str, tmp_p
     assert refused.value.exit_status == 2
 
 
+def test_a_path_that_all_share_is_the_participants_word_too(clinics: str, tmp_path: Path) -> None:
+    """Without `own`, a server could name any file of a participant, which then trained on it."""
+    path = clinics.replace("{node}", "1")
+    run = federated(path, shards={"kind": "iid"})
+    with pytest.raises(LayerlineError, match=r"node 1: the run learns from .*does not say where") as refused:
+        on_flower(run, tmp_path / "refused")
+    assert refused.value.exit_status == 2
+    values, _ = on_flower(run, tmp_path / "run", {"data": path}, {"data": path})
+    assert values["weights_sha256"] == api.train(run).values["weights_sha256"]
+
+
 def test_other_data_than_the_run_was_begun_with_is_refused(clinics: str, tmp_path: Path) -> None:
     """A run that goes on does not ask again: the plan is made already."""
     run = federated(clinics)
@@ -158,6 +173,20 @@ def test_other_data_than_the_run_was_begun_with_is_refused(clinics: str, tmp_pat
     shutil.copy(tmp_path / "begun/flower/accounts.json", tmp_path / "run/flower/accounts.json")
     with pytest.raises(LayerlineError, match="not the data that the run was begun with"):
         on_flower(run, tmp_path / "run", *reversed(holding(clinics)))
+
+
+def test_a_participant_that_fails_whatever_it_is_asked(
+    clinics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ended each time, and the server waited for somebody else to come, without a word of why."""
+
+    class Failing(Overheard):
+        def pull(self, names: Iterable[str]) -> list[tuple[str, Reply | Lost | Refused]]:
+            return [(name, Lost("MemoryError: ")) for name, _ in super().pull(names)]
+
+    monkeypatch.setattr(own, "_LOOK_SECONDS", 0.0)
+    with pytest.raises(LayerlineError, match="failed 3 times: MemoryError"):
+        ask_accounts(Failing(tmp_path, *holding(clinics)), federated(clinics), 20)
 
 
 def test_data_of_another_kind_names_the_node(clinics: str, tmp_path: Path) -> None:
@@ -189,23 +218,57 @@ def test_with_noise_nothing_exact_of_training_is_told(tmp_path: Path) -> None:
     assert "(3, 6e-05)-private together" in (tmp_path / "run/flower/notes.txt").read_text()
 
 
+NOISED = PRIVATE | {"send_optimizer_state": False}
+TOO_OPEN = {"privacy": PRIVATE["privacy"] | {"epsilon": 0.1, "delta": 0.2}, "send_optimizer_state": False}
+ONLY_PRESENCE = {"privacy": PRIVATE["privacy"] | {"sensitivity": 0.1}, "send_optimizer_state": False}
+
+
 @pytest.mark.parametrize(
-    ("tables", "most", "why"),
+    ("tables", "limits", "why"),
     [
-        (PRIVATE | {"send_optimizer_state": False}, 4.0, "9 blocks with epsilon 0.5 make 4.5 together"),
-        ({}, 4.0, "the run's blocks have no noise"),
-        (PRIVATE | {"send_optimizer_state": False}, "four", "max-epsilon is a number"),
+        (NOISED, {"max-epsilon": 4.0}, "9 blocks with epsilon 0.5 make 4.5 together"),
+        ({}, {"max-epsilon": 4.0}, "the run's blocks have no noise"),
+        (TOO_OPEN, {"max-epsilon": 4.0}, "9 blocks with delta 0.2 make 1.8 together"),
+        (NOISED, {"max-epsilon": 9.0, "max-delta": 1e-6}, "make 9e-05 together"),
+        (ONLY_PRESENCE, {"max-epsilon": 9.0}, "hides those up to 0.1 apart"),
+        (NOISED, {"max-epsilon": "four"}, "max-epsilon is a number from 0, and is four"),
+        (NOISED, {"max-epsilon": float("nan")}, "max-epsilon is a number from 0, and is nan"),
+        (NOISED, {"max-delta": 0.1}, "max-epsilon is a number from 0, and is missing"),
     ],
 )
 def test_a_participant_may_insist(
-    tables: dict[str, Any], most: float | str, why: str, clinics: str, tmp_path: Path
+    tables: dict[str, Any], limits: Configuration, why: str, clinics: str, tmp_path: Path
 ) -> None:
-    careful: Configuration = {**holding(clinics)[1], "max-epsilon": most}
+    """It refuses before it says what its data is like, and whatever else the server chooses."""
+    careful: Configuration = {**holding(clinics)[1], **limits}
+    link = Overheard(tmp_path, holding(clinics)[0], careful)
     with pytest.raises(LayerlineError, match=why) as refused:
-        on_flower(federated(clinics, **tables), tmp_path / "run", holding(clinics)[0], careful)
+        ask_accounts(link, federated(clinics, **tables), 5)
     assert refused.value.exit_status == 2
-    if why != "max-epsilon is a number":
-        assert "node 2" in refused.value.what
+    assert "node 2" in refused.value.what
+    assert sum("account" in told(message) for message in link.said) == 1  # that of node 1
+
+
+def test_what_a_participant_accepts_it_carries_out(clinics: str, tmp_path: Path) -> None:
+    careful: list[Configuration] = [{**each, "max-epsilon": 4.5, "max-delta": 1e-3} for each in holding(clinics)]
+    values, _ = on_flower(federated(clinics, **NOISED), tmp_path / "run", *careful)
+    assert values["epsilons"] == [4.5, 4.5]
+
+
+def test_a_participant_is_asked_as_itself_only(clinics: str, tmp_path: Path) -> None:
+    """As every node of a plan it would send several times as many blocks as it agreed to; and a server that chooses
+    what a run is called chooses no folder."""
+    run = federated(clinics, **NOISED)
+    link = Overheard(tmp_path / "home" / "participants", *holding(clinics))
+    accounts = to_text(ask_accounts(link, run, 5))
+    order = Order(0, (0, 0), 0, (), ())
+    (reply,) = link.pull([link.order(0, Asked(run.to_toml(), "run", 1, accounts), order)])
+    assert isinstance(reply[1], Refused)
+    assert "node 2 is asked for where partition-id=0 is" in reply[1].what
+    (reply,) = link.pull([link.order(0, Asked(run.to_toml(), "..", 0, accounts), order)])
+    app._participants.clear()
+    assert isinstance(reply[1], Reply)
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"participants"}
 
 
 def test_noise_on_the_torch_engine_is_refused(clinics: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from layerline.errors import LayerlineError
 from layerline.run import Run
 from layerline.runtime.flower.release import release
 from layerline.schedules.plan import Plan
@@ -69,6 +71,18 @@ def test_noise_has_the_deviation_that_it_says_and_is_never_the_same() -> None:
     assert release(Open()) is None
 
 
+@pytest.mark.parametrize("privacy", [Clipped(clipping=0.1), LocalDp(clipping=0.1)])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_an_update_without_a_norm_does_not_leave(privacy: Clipped | LocalDp, odd: float) -> None:
+    """A server could send a unit with a bias of -inf, which learns nothing and has a finite loss; min(1, C / nan) is 1,
+    so all the rest of the block was let out as it was trained."""
+    found = release(privacy)
+    assert found
+    received = {"block.weight": torch.zeros(100), "block.bias": torch.tensor([odd])}
+    with pytest.raises(LayerlineError, match="cannot be clipped"):
+        found(received, received | {"block.weight": torch.full((100,), 7.0)})
+
+
 def federated(average: bool) -> Run:
     tables: dict[str, Any] = {"schedule": {"kind": "federated", "average": average}, "send_optimizer_state": False}
     return small_run(order="chapters", epochs=3, chapters=3, nodes=3, **tables)
@@ -93,6 +107,19 @@ def test_a_slot_is_noised_once_however_often_it_is_asked_for(average: bool, tmp_
     assert len(sent) > len(first)
     assert not any(fact["metrics"] for answer in federation.answers for fact in answer.facts)
     assert all(not name.startswith("optimizer") for _, tensors in sent for name in tensors)
+
+
+def test_two_processes_that_are_asked_at_once_draw_once(tmp_path: Path) -> None:
+    """A server that hands the same task in twice would have two draws of one slot."""
+    federation = Federation(federated(True), tmp_path, random.Random(0), release=release(LocalDp(clipping=0.1)))
+    order = federation.conductor.order(0, 0)
+    assert order
+    both = [federation.participant(0, process) for process in range(2)]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda each: each.carry_out(order), both))
+    federation.answers += answers
+    assert all(answer.parcels for answer in answers)
+    all_alike(blocks_of(federation, federation.plan))
 
 
 def all_alike(sent: list[tuple[int, dict[str, Tensor]]]) -> dict[int, dict[str, Tensor]]:

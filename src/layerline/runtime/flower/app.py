@@ -24,6 +24,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from layerline.data.catalog import dataset_names
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.errors import LayerlineError, UsageError
@@ -34,7 +35,8 @@ from layerline.runtime.flower.mail import Parcel
 from layerline.runtime.flower.own import account_here, data_here, of_text
 from layerline.runtime.flower.participant import Answer, Order, Participant
 from layerline.runtime.flower.release import release
-from layerline.runtime.planning import plan_of
+from layerline.runtime.planning import plan_of, planned
+from layerline.schedules.plan import Plan
 from layerline.sets import load_set
 
 HOME = Path("~/.layerline/participants")
@@ -139,9 +141,12 @@ def hello(message: Message, context: Context) -> Message:
 def account(message: Message, context: Context) -> Message:
     """What the data here is like, for a run whose nodes have data of their own."""
     try:
-        part = _part(context)
+        part, run = _part(context), _run(said_in(message.content))
+        if part not in range(run.nodes):
+            return Message(_packed({"part": part}, ()), reply_to=message)  # nobody needs it
         try:
-            told = account_here(_run(said_in(message.content)), _word(context, "data"))
+            _insist(run, planned(run, run.block_count, examples=run.nodes * run.batch_size), part, context)
+            told = account_here(run, _word(context, "data"))
         except LayerlineError as error:
             raise type(error)(f"node {part + 1}: {error.what}", hint=error.hint) from None
     except LayerlineError as error:
@@ -177,14 +182,22 @@ def judge(message: Message, context: Context) -> Message:
 def _participant(said: dict[str, Any], context: Context) -> Participant:
     """The participant of a run, from this process or from its folder."""
     name, node = str(said["name"]), int(said["node"])
+    if node != _part(context):  # as others, it could be asked for more than it says of itself
+        raise UsageError(f"node {node + 1} is asked for where partition-id={_part(context)} is")
     if (name, node) not in _participants:
         run = _run(said)
         data = _data(run, node, said, context)
-        folder = Path(_word(context, "folder") or HOME).expanduser() / Path(name).name / f"node-{node + 1}"
+        folder = Path(_word(context, "folder") or HOME).expanduser() / Path(name).name.lstrip(".") / f"node-{node + 1}"
         plan = plan_of(run, data)
-        check_budget(run, plan, node, context.node_config.get("max-epsilon"))
+        _insist(run, plan, node, context)
         _participants[name, node] = Participant(run, plan, data, node, folder, release(run.privacy))
     return _participants[name, node]
+
+
+def _insist(run: Run, plan: Plan, node: int, context: Context) -> None:
+    """UsageError where a run would say more of the data here than this SuperNode's configuration lets it."""
+    configuration = context.node_config
+    check_budget(run, plan, node, configuration.get("max-epsilon"), configuration.get("max-delta"))
 
 
 def _run(said: dict[str, Any]) -> Run:
@@ -194,7 +207,15 @@ def _run(said: dict[str, Any]) -> Run:
 def _data(run: Run, node: int, said: dict[str, Any], context: Context) -> Dataset | OwnData:
     if run.has_own_data:
         return data_here(run, node, _word(context, "data"), of_text(str(said.get("accounts", "[]"))))
-    data = load_set(run, data_dir=_word(context, "data-dir"))
+    name: str | None = run.dataset
+    if name not in dataset_names():  # a path of the server's choice would open any file here
+        name = _word(context, "data")
+        if name is None:
+            raise UsageError(
+                f"the run learns from {run.dataset}, and this SuperNode does not say where it has that",
+                hint="start it with --node-config '… data=\"/path/to/data.npz\"'",
+            )
+    data = load_set(run, name, data_dir=_word(context, "data-dir"))
     assert isinstance(data, Dataset)
     return data.hold_out() if run.validation else data
 

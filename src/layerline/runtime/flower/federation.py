@@ -24,7 +24,7 @@ from layerline.runtime.flower.participant import Answer, Order
 from layerline.runtime.judging import Judged
 
 _SECONDS_BETWEEN = 0.1
-_FAILURES = 2
+FAILURES = 2
 """Of a member that is there, in a row, before that counts as an error of the run."""
 _LOOK_SECONDS = 2.0
 """Between two looks at who is there."""
@@ -239,10 +239,8 @@ class Federation:
     def _refuse_useless(self, member: int, why: str) -> None:
         """LayerlineError where a member is there, and fails whatever it is asked."""
         self._failed[member] = self._failed.get(member, 0) + 1
-        if self._failed[member] > _FAILURES and member in self.link.members():
-            raise LayerlineError(
-                f"a participant failed {_FAILURES + 1} times: {why}", hint="its SuperNode's log says more"
-            )
+        if self._failed[member] > FAILURES and member in self.link.members():
+            raise useless(why)
 
     def _miss(self, member: int, why: str) -> None:
         """A member is gone: what it was asked for goes to another holder of the data."""
@@ -257,6 +255,11 @@ class Federation:
                 members.remove(member)
                 rest = "another SuperNode holds its data" if members else "nobody else holds its data"
                 self.note(f"the SuperNode of node {node + 1} is lost ({why}); {rest}")
+
+
+def useless(why: str) -> LayerlineError:
+    """The error of a run with a member that is there, and fails whatever it is asked."""
+    return LayerlineError(f"a participant failed {FAILURES + 1} times: {why}", hint="its SuperNode's log says more")
 
 
 def nobody_came(missing: Sequence[int], seconds: float) -> PeerLost:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from layerline.data.dataset import Dataset
 from layerline.data.own import Account, OwnData
 from layerline.errors import DataError, LayerlineError, UsageError
 from layerline.run import Run
-from layerline.runtime.flower.federation import Link, Lost, Refused, Reply, nobody_came
+from layerline.runtime.flower.federation import FAILURES, Link, Lost, Refused, Reply, nobody_came, useless
 from layerline.runtime.threads import compute_threads
 
 _SECONDS_BETWEEN = 0.2
@@ -65,7 +66,7 @@ def ask_accounts(link: Link, run: Run, seconds: float) -> list[Account]:
     """Those of all nodes, in order. `seconds`: for everybody to come. LayerlineError as participants refuse."""
     found: dict[int, Account] = {}
     asked: dict[str, int] = {}
-    greeted = set[int]()
+    greeted, failed = set[int](), Counter[int]()
     until, looked = time.monotonic() + seconds, 0.0
     while missing := [node for node in range(run.nodes) if node not in found]:
         now = time.monotonic()
@@ -83,8 +84,11 @@ def ask_accounts(link: Link, run: Run, seconds: float) -> list[Account]:
                     error = LayerlineError(what, hint=hint or None)
                     error.exit_status = status
                     raise error
-                case Lost():
+                case Lost(why):
                     greeted.discard(member)
+                    failed[member] += 1
+                    if failed[member] > FAILURES and member in link.members():
+                        raise useless(why)
                 case Reply(said, _):
                     part = int(said.get("part", -1))
                     if part in missing:

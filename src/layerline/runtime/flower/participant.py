@@ -16,7 +16,9 @@ rows measured.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,22 +28,27 @@ from safetensors.torch import load_file, save_file
 
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
-from layerline.errors import CheckpointError
+from layerline.errors import CheckpointError, LayerlineError, UsageError
 from layerline.events import EpochDone, Event, RowDone
-from layerline.files import replacing
+from layerline.files import alone_in, replacing
 from layerline.run import Run
 from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.flower.adopting import adopt
 from layerline.runtime.flower.mail import Mailbox, Parcel
 from layerline.runtime.judging import Judged, judge_own, readouts_of
+from layerline.runtime.leaving import Release
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Pipeline, part_of
 from layerline.runtime.post import Post
 from layerline.runtime.threads import compute_threads
-from layerline.runtime.worker import Release, Worker
+from layerline.runtime.worker import Worker
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Plan
 from layerline.schedules.without import without
+
+_TURN_SECONDS = 3600.0
+"""For another process to end its task."""
+_SECONDS_BETWEEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,10 @@ class Participant:
 
         LayerlineError where it cannot be done: what came is damaged, the disk is full, training diverged.
         """
+        with self._one_draw():
+            return self._carry_out(order)
+
+    def _carry_out(self, order: Order) -> Answer:
         self._done = list(order.done)
         known = set(self._rows[self.number][: order.done[self.number]])
         if len(self._slots.told(self.number)) != self._noted:
@@ -146,6 +157,21 @@ class Participant:
             if self._release:
                 return {self.number: (len(own.train), {})}
             return {self.number: (len(own.train), readouts_of(model, replace(own, test=own.train)))}
+
+    @contextmanager
+    def _one_draw(self) -> Iterator[None]:
+        """Where noise is drawn, one process at a time: two that did the same slot would give two draws of it."""
+        until = time.monotonic() + _TURN_SECONDS
+        with ExitStack() as stack:
+            while self._release:
+                try:
+                    stack.enter_context(alone_in(self.folder))
+                    break
+                except UsageError:
+                    if time.monotonic() > until:
+                        raise LayerlineError(f"another process still trains in {self.folder}") from None
+                    time.sleep(_SECONDS_BETWEEN)
+            yield
 
     def close(self) -> None:
         """Done with it for now; whatever comes next begins from what is on disk."""

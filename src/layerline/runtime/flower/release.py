@@ -24,7 +24,7 @@ from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 from torch import Tensor
 
 from layerline.errors import LayerlineError
-from layerline.runtime.worker import Release
+from layerline.runtime.leaving import Release
 from layerline.transport.privacy import Clipped, LocalDp, Open
 
 _NUDGE = "never the same"
@@ -51,7 +51,15 @@ class _Modified:
         self._mod, self._clipping = mod, clipping
 
     def __call__(self, received: dict[str, Tensor], trained: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The trained block as it may leave: floating-point tensors by name. LayerlineError where the mod fails."""
+        """The trained block as it may leave: floating-point tensors by name.
+
+        LayerlineError where the mod fails, and where an update has no norm: Flower's clipping would then let it pass.
+        """
+        if not all(bool(tensor.isfinite().all()) for tensor in (*received.values(), *trained.values())):
+            raise LayerlineError(
+                "a block has numbers that are not finite, and what changed in it cannot be clipped",
+                hint="choose a smaller learning rate: --lr",
+            )
         np.random.seed()  # the mods draw from NumPy's own generator: from the system's entropy, whoever has seeded it
         came, goes = _message(received, self._clipping, 0.0), _message(trained, self._clipping, 1e-100)
         message = self._mod(came, Context(0, 0, {}, RecordDict(), {}), lambda message, context: goes)
