@@ -20,6 +20,7 @@ _WRONG = [
     ("plan pff-mnist --nodes 3 --speeds 1,2", "2 speeds for 3 nodes\n  give one for every node, like --speeds 1,1,1"),
     ("plan pff-mnist --hand-over activations", "--hand-over belongs to the single-layer schedule, but the schedule is"),
     ("plan pff-mnist --schedule single-layer --nodes 2 --ranking shared", "--ranking would change nothing: random neg"),
+    ("plan federated-digits --mean equal", "--mean would change nothing: nothing is averaged"),
     ("plan pff-mnist --speeds 2", "--speeds would change nothing: there is one node"),
     ("plan --blocks 0", "--blocks should be greater than or equal to 1, got 0"),
     ("plan --blocks 4 --nodes 0", "--nodes should be greater than or equal to 1, got 0"),

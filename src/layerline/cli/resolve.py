@@ -128,6 +128,8 @@ def _unused(run: Run) -> dict[str, str]:
         unused["optimizer.head_lr"] = f"the {run.readout.kind} readout has no softmax head"
     if run.nodes == 1:
         unused["speeds"] = unused["send_optimizer_state"] = "there is one node"
+    if not getattr(run.schedule, "average", False):
+        unused["schedule.mean"] = "nothing is averaged"
     if not run.judged:
         why = f"{run.negatives.kind} negatives are not ranked" if run.objective.needs_negatives else "there are none"
         unused["schedule.ranking"] = unused["schedule.delay"] = why

@@ -249,6 +249,13 @@ def test_a_participant_may_insist(
     assert sum("account" in told(message) for message in link.said) == 1  # that of node 1
 
 
+def test_a_limit_that_is_misspelt_is_refused(clinics: str, tmp_path: Path) -> None:
+    careful: Configuration = {**holding(clinics)[1], "max_epsilon": 4.0}
+    link = Overheard(tmp_path, holding(clinics)[0], careful)
+    with pytest.raises(LayerlineError, match="configured with max_epsilon, which means nothing; did you"):
+        ask_accounts(link, federated(clinics, **NOISED), 5)
+
+
 def test_what_a_participant_accepts_it_carries_out(clinics: str, tmp_path: Path) -> None:
     careful: list[Configuration] = [{**each, "max-epsilon": 4.5, "max-delta": 1e-3} for each in holding(clinics)]
     values, _ = on_flower(federated(clinics, **NOISED), tmp_path / "run", *careful)

@@ -27,7 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from layerline.data.catalog import dataset_names
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
-from layerline.errors import LayerlineError, UsageError
+from layerline.errors import LayerlineError, UsageError, did_you_mean
 from layerline.run import Run
 from layerline.runtime.flower.budget import check_budget
 from layerline.runtime.flower.federation import Asked, Link, Lost, Refused, Reply
@@ -40,6 +40,8 @@ from layerline.schedules.plan import Plan
 from layerline.sets import load_set
 
 HOME = Path("~/.layerline/participants")
+CONFIGURATION = {"partition-id", "num-partitions", "folder", "data-dir", "data", "max-epsilon", "max-delta"}
+"""What a SuperNode's configuration may say; `num-partitions` is of Flower's simulation, and nothing here."""
 """Where participants keep their results, unless their SuperNode's configuration says otherwise."""
 
 client = ClientApp()
@@ -196,8 +198,7 @@ def _participant(said: dict[str, Any], context: Context) -> Participant:
 
 def _insist(run: Run, plan: Plan, node: int, context: Context) -> None:
     """UsageError where a run would say more of the data here than this SuperNode's configuration lets it."""
-    configuration = context.node_config
-    check_budget(run, plan, node, configuration.get("max-epsilon"), configuration.get("max-delta"))
+    check_budget(run, plan, node, _configured(context, "max-epsilon"), _configured(context, "max-delta"))
 
 
 def _run(said: dict[str, Any]) -> Run:
@@ -222,15 +223,26 @@ def _data(run: Run, node: int, said: dict[str, Any], context: Context) -> Datase
 
 def _part(context: Context) -> int:
     """Which part of the data is held here."""
-    part = context.node_config.get("partition-id")
+    part = _configured(context, "partition-id")
     if not isinstance(part, int):
         raise UsageError("a SuperNode has no number", hint="start it with partition-id=0, 1, …")
     return part
 
 
 def _word(context: Context, name: str) -> str | None:
-    word = context.node_config.get(name)
+    word = _configured(context, name)
     return str(word) if word else None
+
+
+def _configured(context: Context, name: str) -> object:
+    """What this SuperNode's configuration says, if anything. UsageError for a word in it that means nothing: a limit
+    that is misspelt would limit nothing."""
+    for word in context.node_config:
+        if word not in CONFIGURATION:
+            near = did_you_mean(word, CONFIGURATION)
+            who = f"the SuperNode with partition-id={context.node_config.get('partition-id')}"
+            raise UsageError(f"{who} is configured with {word}, which means nothing{near}", hint="start it anew")
+    return context.node_config.get(name)
 
 
 def _refusal(message: Message, error: LayerlineError) -> Message:
