@@ -99,6 +99,8 @@ def _make_schedule_possible(table: Table) -> None:
     if not forward_forward or table.get("negatives", {}).get("kind") not in ("adaptive", "sampled"):
         schedule.pop("ranking", None)
         schedule.pop("delay", None)
+    if not schedule.get("average"):
+        schedule.pop("mean", None)
 
 
 def _words(table: Table, path: str = "") -> list[str]:
