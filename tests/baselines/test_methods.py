@@ -135,7 +135,7 @@ def _refuse_wrong_trace(folder: Path, run: StreamRun) -> None:
 
 @IN_PROC
 @pytest.mark.timeout(300)  # two starts of processes that import much
-@pytest.mark.parametrize(("method", "which"), [("1f1b", 1), ("ddp", 0)])
+@pytest.mark.parametrize(("method", "which"), [("1f1b", 1), pytest.param("ddp", 0, marks=pytest.mark.slow)])
 def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path: Path) -> None:
     """kill -9 of a worker, then Ctrl-C, then resume: nothing of it shows in the result."""
     settings = {"method": method, "nodes": 2, "microbatches": 2, "epochs": 20, "checkpoint_seconds": 0.05}

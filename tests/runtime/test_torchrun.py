@@ -36,7 +36,7 @@ def agents(words: list[str], *flags: list[str], folders: list[Path]) -> list[sub
     ]
 
 
-@pytest.mark.parametrize("rendezvous", ["c10d", "static"])
+@pytest.mark.parametrize("rendezvous", ["c10d", pytest.param("static", marks=pytest.mark.slow)])
 def test_a_worker_of_one_agent_is_killed(rendezvous: str, tmp_path: Path) -> None:
     """Agents count restarts each for itself: their processes used to wait for each other in different generations."""
     run, file = described(tmp_path, {"schedule": {"kind": "all-layers"}, "nodes": 2, "epochs": 40})

@@ -203,12 +203,12 @@ PRESETS = (
     Preset(
         "ff-mnist-jitter",
         "Forward-Forward on MNIST with shifts of two pixels, goodness readout: 784-2000×4",
-        "33 minutes on one busy core; 99.18 %",
+        "22 minutes on one busy core; 99.30 %",
         _FAST_FF
         | {
-            "negatives": {"kind": "sampled", "judge": "first-block", "temperature": 4.0},
+            "negatives": {"kind": "sampled", "judge": "first-block", "temperature": 2.0},
             "augment": {"shift": 2},
-            "epochs": 40,
+            "epochs": 60,
             "optimizer": {"lr": 0.001},
         },
     ),

@@ -174,7 +174,10 @@ def test_training_cut_short() -> None:
     assert [(row.epoch, row.block) for row in over.rows] == [(e, b) for e in (1, 2) for b in ("1", "2", "3")]
 
 
-@pytest.mark.parametrize(("reach", "window", "processes"), [(1, 1, 3), (1, 5, 2), (2, 2, 2), ("all", 2, 3)])
+@pytest.mark.parametrize(
+    ("reach", "window", "processes"),
+    [(1, 1, 3), pytest.param(1, 5, 2, marks=pytest.mark.slow), (2, 2, 2), ("all", 2, 3)],
+)
 def test_any_number_of_processes(reach: int | str, window: int, processes: int, tmp_path: Path) -> None:
     run, file = described(tmp_path, reach=reach, microbatches=3, nodes=3, window=window)
     expected, folder = api.train(run, out_dir=tmp_path / "here"), tmp_path / "run"
