@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from benchmark_files import load
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
 from layerline.run import Run
 
-_SPEC = spec_from_file_location("federated", Path(__file__).parent.parent / "benchmarks" / "federated.py")
-assert _SPEC
-assert _SPEC.loader
-federated = module_from_spec(_SPEC)
-sys.modules["federated"] = federated  # where its data classes look for themselves
-_SPEC.loader.exec_module(federated)
+federated = load("federated")
 
 
 def run_of(cell: Any) -> Run:

@@ -6,17 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 
-_SPEC = spec_from_file_location("shaped_link", Path(__file__).parent.parent / "benchmarks" / "shaped_link.py")
-assert _SPEC
-assert _SPEC.loader
-shaped_link = module_from_spec(_SPEC)
-sys.modules["shaped_link"] = shaped_link  # where its data classes look for themselves
-_SPEC.loader.exec_module(shaped_link)
+from benchmark_files import load
+
+shaped_link = load("shaped_link")
 ADDRESSES, Delay, Shape = shaped_link.ADDRESSES, shaped_link.Delay, shaped_link.Shape
 link, why_not = shaped_link.link, shaped_link.why_not
 

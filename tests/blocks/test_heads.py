@@ -178,11 +178,11 @@ def test_man_follows_the_next_layer_and_is_not_trained() -> None:
     with torch.no_grad():
         for p in leader.values():
             p.add_(1)
-    head.follow(flat(blocks[1:])[0])
+    head.follow(list(leader.values()))
     for name, p in follower.items():
         torch.testing.assert_close(p, before[name] + 0.005)
     for _ in range(3000):
-        head.follow(flat(blocks[1:])[0])
+        head.follow(list(leader.values()))
     assert all(torch.allclose(follower[name], p, atol=1e-4) for name, p in leader.items())
 
 
@@ -218,7 +218,7 @@ def test_a_shared_unembedding_that_moved_is_brought_up_to_date() -> None:
         return torch.equal(head.shared, last.linear.weight.double())
 
     assert not same()
-    head.follow(last)
+    head.follow([last.linear.weight])
     assert same()
     assert head.shared.dtype == torch.float64
 

@@ -126,3 +126,21 @@ def test_terminated_while_reading_data(tmp_path: Path) -> None:
     status, err = _terminated_while_reading(tmp_path, image, "resume", "run")
     assert status == 75
     assert err == "terminated before training went on\n  go on with: layerline resume run\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_pytorch_is_imported(number: signal.Signals) -> None:
+    """An exception raised there came up in C++ now and then: the process aborted and showed some ninety frames."""
+    says, status = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}[number]
+    program = (
+        "import os, sys\n"
+        "from layerline.cli.main import main\n"
+        "class Sent:\n"  # in the middle of `import torch`
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == 'torch.nn': os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Sent())\n"
+        "try: main(['train', 'digits'])\n"
+        "except BaseException: print('raised')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"\n{says}\n")

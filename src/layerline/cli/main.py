@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import layerline
 from layerline.cli.parser import Parser
 from layerline.errors import Elsewhere, LayerlineError, Stopped, UsageError, did_you_mean
-from layerline.runtime.stop import TERMINATED, Terminated, ending_on_sigterm
+from layerline.runtime.stop import INTERRUPTED, TERMINATED, Terminated, ending_at_once, ending_on_sigterm
 
 # Each is a module of its own in `commands`, read only when it is called: PyTorch takes seconds to import.
 _COMMANDS = {
@@ -32,7 +32,7 @@ _COMMANDS = {
     "cite": ("[PRESET|RUN_DIR]", "print the BibTeX of the methods a run uses"),
 }
 
-_INTERRUPTED, _PIPE_CLOSED = 130, 141  # as a shell reports SIGINT and SIGPIPE
+_PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -52,10 +52,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # argparse, after --help
         return int(done.code or 0)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return _INTERRUPTED
+        _ended("interrupted")
+        return INTERRUPTED
     except Terminated as terminated:
-        print(f"\n{terminated or 'terminated'}", file=sys.stderr)
+        _ended(str(terminated) or "terminated")
         return TERMINATED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python's own last flush fails again, with a message
@@ -75,7 +75,8 @@ def _dispatch(words: list[str]) -> None:
         what, known = ("flag", ("--help", "--version")) if name.startswith("-") else ("command", tuple(_COMMANDS))
         raise UsageError(f"there is no {what} '{name}'{did_you_mean(name, known)}", hint="see: layerline --help")
     usage, summary = _COMMANDS[name]
-    command = importlib.import_module(f"layerline.cli.commands.{name}")
+    with ending_at_once(silent=_launched()):
+        command = importlib.import_module(f"layerline.cli.commands.{name}")
     parser = Parser(name, usage, f"{summary[0].upper()}{summary[1:]}.")
     parser.words = rest
     command.add_arguments(parser)
@@ -100,10 +101,20 @@ def _help() -> str:
     )
 
 
+def _launched() -> bool:
+    """A worker: its launcher reports."""
+    return bool(os.environ.get("LAYERLINE_ERRORS"))
+
+
+def _ended(how: str) -> None:
+    if not _launched():
+        print(f"\n{how}", file=sys.stderr)
+
+
 def _report(error: LayerlineError) -> None:
     if os.environ.get("LAYERLINE_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    if os.environ.get("LAYERLINE_ERRORS"):  # a worker: its launcher reports
+    if _launched():
         from layerline.runtime.launch import leave_error
 
         leave_error(error)

@@ -23,7 +23,8 @@ from layerline.settings import Settings
 
 _FADED = 1e-30
 FADING = 128
-"""Updates after which moments are looked through: 0.9¹²⁸ · 1e-30 is still a normal number, so none ever is denormal."""
+"""Updates after which moments are looked through. One that fades takes longer than that from 1e-30 to the denormal
+numbers: 0.9¹²⁸ · 1e-30 is still a normal one (β₁ ≥ 0.9)."""
 
 
 @dataclass

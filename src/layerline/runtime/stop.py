@@ -8,15 +8,16 @@ A second Ctrl-C does not wait. Before there is anything to save, Ctrl-C and SIGT
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-TERMINATED = 143  # as a shell reports SIGTERM
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 75}
+INTERRUPTED, TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
+STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 75}
 
 
 @dataclass
@@ -31,25 +32,46 @@ class Terminated(BaseException):
 
 
 @contextmanager
+def _handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ending_at_once(*, silent: bool) -> Iterator[None]:
+    """SIGINT and SIGTERM end the process where it stands: for imports. An exception that a handler raises in the middle
+    of PyTorch's may come up in C++, where nobody catches it, and abort the process with a page of its frames."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not silent:
+            os.write(2, b"\ninterrupted\n" if number == signal.SIGINT else b"\nterminated\n")
+        os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+
+    with _handling(STATUS, handle):
+        yield
+
+
+@contextmanager
 def ending_on_sigterm() -> Iterator[None]:
     """SIGTERM raises `Terminated`, so that files are closed and the command line can say what happened."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+    with _handling([signal.SIGTERM], handle):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def on_signals() -> Iterator[Stop]:
-    """A `Stop` that SIGINT and SIGTERM set, while the block runs. Main thread only."""
+    """A `Stop` that SIGINT and SIGTERM set, while the block runs; in the main thread, else nothing sets it."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -57,9 +79,5 @@ def on_signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.exit_status = STATUS[signal.Signals(number)]
 
-    before = {number: signal.signal(number, handle) for number in STATUS}
-    try:
+    with _handling(STATUS, handle):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

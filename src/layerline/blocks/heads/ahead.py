@@ -111,12 +111,7 @@ class MomentumHead(nn.Module):
         return self.classifier(self.layer(x) + self.bias)
 
     @torch.no_grad()
-    def follow(self, next_layer: nn.Module) -> None:
-        """One step of the average towards the next layer's weights as they are now, in place; after a backward pass."""
-        self.follow_weights(list(next_layer.parameters()))
-
-    @torch.no_grad()
-    def follow_weights(self, weights: Sequence[Tensor]) -> None:
-        """As `follow`, by the layer's parameters in order."""
+    def follow(self, weights: Sequence[Tensor]) -> None:
+        """One step of the average towards the next layer's parameters; in place, after a backward pass."""
         for mine, theirs in zip(self.layer.parameters(), weights, strict=True):
             mine.lerp_(theirs.to(mine), 1 - self._momentum)

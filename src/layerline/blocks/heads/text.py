@@ -68,12 +68,7 @@ class SharedUnembedding(nn.Module):
         return functional.linear(self.norm(x_BTD), self.shared)
 
     @torch.no_grad()
-    def follow(self, unembedding: Unembedding) -> None:
-        """Takes the weights as they are now; shared memory again, if device and type agree."""
-        self.follow_weights([unembedding.linear.weight])
-
-    @torch.no_grad()
-    def follow_weights(self, weights: Sequence[Tensor]) -> None:
-        """As `follow`, by the one matrix."""
+    def follow(self, weights: Sequence[Tensor]) -> None:
+        """Takes the one matrix as it is now; shared memory again, if device and type agree."""
         (weight,) = weights
         self.shared = weight.detach().to(self.shared)

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
                 listener=listener,
                 stop=stop,
                 tensorboard=arguments.tensorboard,
+                # one by one: a call with ** keeps what it was given, all the images too, until it returns
                 processes=team["processes"],
                 restarts=team["restarts"],
                 show=team["show"],

@@ -106,7 +106,7 @@ class StreamModel(Predictor):
         """The head on a block takes a step after the weights that it follows."""
         head = self.head(block)
         assert isinstance(head, MomentumHead | SharedUnembedding)
-        head.follow_weights(weights)
+        head.follow(weights)
 
     def follow(self) -> None:
         """Heads that are made of later layers take a step after them; to be called after every update."""
