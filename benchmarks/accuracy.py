@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py ff-mnist local-ce-mnist --seeds 0 1 2
     python benchmarks/accuracy.py ff-mnist --precision 32-true          any flag of `layerline train` after the presets
     python benchmarks/accuracy.py ff-cifar10 --seeds 0 --validation --eval-every 1 --plot curve.svg
+    python benchmarks/accuracy.py runs/ff-cifar10/* --plot curve.svg    folders of finished runs: nothing is trained
 
 With --validation the test set stays unread and the accuracy is that of the held-out end of the training set; with
 --eval-every N the accuracy after every N epochs is kept, and --plot draws it against training seconds (needs the extra
@@ -34,6 +35,14 @@ def train(preset: str, seed: int, flags: list[str]) -> dict[str, Any]:
     return result
 
 
+def runs_of(start: str, seeds: list[int], flags: list[str]) -> list[dict[str, Any]]:
+    """The result.json of a preset's runs, or of the finished run in a folder."""
+    finished = Path(start) / "result.json"
+    if finished.exists():
+        return [json.loads(finished.read_text(encoding="utf-8"))]
+    return [train(start, seed, flags) for seed in seeds]
+
+
 def held_out(result: dict[str, Any]) -> float:
     """Accuracy on whichever held-out set the run was judged on, in percent."""
     value = result["test_accuracy"] if result["test_accuracy"] is not None else result["validation_accuracy"]
@@ -53,7 +62,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         label = f"{result['preset']}, {points[-1][1]:.2f} % after {points[-1][0]:.0f} s"
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     split = "validation" if results[0]["validation_accuracy"] is not None else "test"
-    axes.set(xlabel=f"training time in s ({results[0]['threads']} threads)", ylabel=f"{split} accuracy in %")
+    threads = results[0]["threads"]
+    axes.set(xlabel=f"training time in s ({threads} thread{'s' * (threads > 1)})", ylabel=f"{split} accuracy in %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path)
@@ -62,7 +72,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("presets", nargs="+")
+    parser.add_argument("presets", nargs="+", help="Presets, or folders of finished runs.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--plot", type=Path)
     arguments, flags = parser.parse_known_args()
@@ -71,15 +81,17 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "preset" else "right")
     results = []
     for preset in arguments.presets:
-        runs = [train(preset, seed, flags) for seed in arguments.seeds]
+        runs = runs_of(preset, arguments.seeds, flags)
         results += runs
         for run in runs:
             readouts = " ".join(f"{name} {100 * value:.2f}" for name, value in run["readouts"].items())
             cells = [f"{held_out(run):.2f}", readouts, f"{run['train_seconds']:.1f}", str(run["threads"])]
-            table.add_row(preset, str(run["seed"]), *cells, run["weights_sha256"][:8])
+            table.add_row(run["preset"], str(run["seed"]), *cells, run["weights_sha256"][:8])
         mean = statistics.mean(map(held_out, runs))
         seconds = statistics.mean(run["train_seconds"] for run in runs)
-        table.add_row(preset, "mean", f"{mean:.2f}", "", f"{seconds:.1f}", "", "", style="bold", end_section=True)
+        table.add_row(
+            runs[0]["preset"], "mean", f"{mean:.2f}", "", f"{seconds:.1f}", "", "", style="bold", end_section=True
+        )
     Console().print(table)
     if arguments.plot:
         plot(results, arguments.plot)

@@ -52,7 +52,7 @@ DATA: dict[str, tuple[int, int, list[str]]] = {
     "mnist": (
         6,
         2,
-        ["--dataset", "mnist", "--widths", "1000,1000,1000", "--batch-size", "64", "--precision", "bf16-mixed"],
+        ["--dataset", "mnist", "--widths", "500,500,500", "--batch-size", "64", "--precision", "bf16-mixed"],
     ),
 }
 """Passes of every participant over its data, how many long stays they make, and flags over `federated-digits`."""
