@@ -6,7 +6,7 @@ thing it found, with the name as TOML has it, the value, and a suggestion where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -22,15 +22,19 @@ def explain(error: ValidationError, root: type[Settings], settings: dict[str, An
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = [other.rpartition(".") for other in _names(root, settings)]
-        elsewhere = [under + dot + leaf for under, dot, leaf in known if leaf == path[-1]]
         beside = [leaf for under, _, leaf in known if under == ".".join(path[:-1])]
-        hint = did_you_mean(name, elsewhere[:1]) if elsewhere else did_you_mean(path[-1], beside)
-        return f"unknown setting '{name}'{hint}"
+        return f"unknown setting '{name}'{nearest(path[-1], beside, root, settings)}"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
     return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def nearest(leaf: str, beside: Iterable[str], root: type[Settings], settings: dict[str, Any]) -> str:
+    """What may be meant by a name that stands in the wrong place (it is then the right one), or is written wrongly."""
+    elsewhere = [other for other in _names(root, settings) if other.rpartition(".")[2] == leaf]
+    return f"; did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(leaf, beside)
 
 
 def _path(location: tuple[str | int, ...], settings: Any) -> list[str]:

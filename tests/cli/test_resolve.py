@@ -150,6 +150,7 @@ def test_the_head_that_judges_negatives_has_a_learning_rate() -> None:
 
 
 _WRONG_FILES = [
+    ("lr = 3", "unknown setting .*'lr'; did you mean 'optimizer.lr'"),
     ("epoch = 3", "unknown setting .*'epoch'; did you mean 'epochs'"),
     ("[objective.loss]\nbta = 3", "unknown setting .*'objective.loss.bta'; did you mean 'beta'"),
     (

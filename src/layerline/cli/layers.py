@@ -17,6 +17,7 @@ from typing import Any
 from layerline.cli.components import Table, by_kind, join, members, run_type
 from layerline.cli.flags import flag_names
 from layerline.errors import UsageError, did_you_mean
+from layerline.explain import nearest
 from layerline.settings import Settings
 
 _Kinds = Mapping[str | None, type[Settings]]
@@ -74,7 +75,8 @@ class Layer:
         owners = [str(k) for k, model in kinds.items() if name in model.model_fields]
         if not owners:
             known = [n for n in kinds[kind].model_fields if n != "preset"]
-            return UsageError(f"unknown setting {self._named(join(path, name))}{did_you_mean(name, known)}")
+            hint = nearest(name, known, self.root or run_type(), {})
+            return UsageError(f"unknown setting {self._named(join(path, name))}{hint}")
         component = path.rpartition(".")[2]
         be = "are" if component.endswith("s") and not component.endswith("ss") else "is"
         choose = f"{self._named(path)} {owners[0]}" if self.is_flags else f'kind = "{owners[0]}" in [{path}]'
