@@ -117,8 +117,9 @@ class Execution:
         if not (due and self.trainer.comparable and self.data.test):
             return
         split = "validation" if run.validation or isinstance(self.data, TextSet) else "test"
-        right = self.trainer.model.accuracy(self.data.test)
-        look = Evaluated(epoch, split, right, self.progress.train_seconds)
+        model, data = self.trainer.model, self.data
+        bits = model.bits(data.test) if isinstance(model, StreamModel) and isinstance(data, TextSet) else None
+        look = Evaluated(epoch, split, model.accuracy(data.test), self.progress.train_seconds, bits)
         self.progress.curve.append(look)
         self.listener(look)
 
