@@ -50,6 +50,8 @@ class Evaluated:
     split: str
     accuracy: float
     train_seconds: float
+    bits: float | None = None
+    """Of a language model: bits that a held-out token takes, on average."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ def values_of(
         "weights_sha256": weights_sha256(model),
         **more,
         "curve": [
-            {"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy} for p in progress.curve
+            {"epoch": p.epoch, "seconds": round(p.train_seconds, 3), p.split: p.accuracy}
+            | ({} if p.bits is None else {"bits_per_character": p.bits})
+            for p in progress.curve
         ],
         "run_dir": str(folder.path) if folder else None,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from layerline.data.text_set import AnySet, TextSet
+from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import CheckpointError, LayerlineError, Stopped
 from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
 from layerline.runtime.chapters import ChapterTrainer
@@ -112,13 +112,13 @@ class Execution:
 
     def _look(self, epoch: int) -> None:
         """Measure the accuracy on held-out data, where the run asks for it and all blocks are equally far."""
-        run = self.trainer.run
+        run, model, held_out = self.trainer.run, self.trainer.model, self.data.test
         due = run.eval_every and epoch % run.eval_every == 0
-        if not (due and self.trainer.comparable and self.data.test):
+        if not (due and self.trainer.comparable and held_out):
             return
         split = "validation" if run.validation or isinstance(self.data, TextSet) else "test"
-        right = self.trainer.model.accuracy(self.data.test)
-        look = Evaluated(epoch, split, right, self.progress.train_seconds)
+        bits = model.bits(held_out) if isinstance(model, StreamModel) and isinstance(held_out, Windows) else None
+        look = Evaluated(epoch, split, model.accuracy(held_out), self.progress.train_seconds, bits)
         self.progress.curve.append(look)
         self.listener(look)
 
