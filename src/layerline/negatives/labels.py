@@ -91,8 +91,8 @@ class Sampled(LabelNegatives):
     """Whose softmax: the readout's (Hinton: the head, on the neutral pass through all blocks), or that of a head of its
     own on the first block's neutral activity, which saves the pass through the others."""
     temperature: float = Field(default=1.0, gt=0)
-    """What the scores are divided by (Hinton: 1). More draws less likely wrong labels more often; a judge that has become
-    sure asks for the same few otherwise."""
+    """What the scores are divided by (Hinton: 1). More draws less likely wrong labels more often; a judge that has
+    become sure asks for the same few otherwise."""
 
     def when(self, order: str) -> When:
         return "minibatch" if order == "simultaneous" else "chapter"
