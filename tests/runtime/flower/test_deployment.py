@@ -39,6 +39,7 @@ SMALL = ["--nodes", "2", "--epochs", "3", "--chapters", "3", "--widths", "24,24"
 
 def train(folder: Path, *flags: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "layerline", "train", "federated-digits", "--out-dir", str(folder), *SMALL, *flags]
+    command += [] if "--beside" in flags else ["--beside", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     values: dict[str, Any] = json.loads((folder / "result.json").read_text())
