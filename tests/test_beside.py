@@ -19,7 +19,6 @@ from layerline.reporting.console import closing
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.stop import on_signals
-from layerline.schedules.equal import equal_bytes
 from layerline.team import check_engine
 
 RING = Run.from_dict(
@@ -29,8 +28,8 @@ RING = Run.from_dict(
         "order": "chapters",
         "schedule": {"kind": "federated"},
         "nodes": 3,
-        "epochs": 9,
-        "chapters": 9,
+        "epochs": 12,
+        "chapters": 6,
         "batch_size": 64,
         "precision": "32-true",
         "threads": 1,
@@ -52,13 +51,12 @@ def test_a_ring_and_its_table(tmp_path: Path) -> None:
     assert result_of(tmp_path / "run") == result.values
     run, epochs, equally_sent = result.values["beside"]
     assert [line["name"] for line in (run, epochs, equally_sent)] == ["run", "equal-epochs", "equal-bytes"]
-    assert (run["accuracy"], run["epochs"], run["passes"]) == (result.test_accuracy, 9, 3)
-    assert (epochs["passes"], epochs["chapters"]) == (3, 3)
-    # 8 times a block went to the next: 8/3 up and as many down; of two rounds of a mean one is handed on, 1 up and 2 down
-    assert (equally_sent["passes"], equally_sent["chapters"]) == (4, 2) or equally_sent["chapters"] == 3
-    a_round = (epochs["bytes_up"] + epochs["bytes_down"]) / 2
-    expected = equal_bytes(3, run["bytes_up"] + run["bytes_down"], a_round)
-    assert (equally_sent["passes"], equally_sent["chapters"]) == (expected.passes, expected.count)
+    assert (run["accuracy"], run["epochs"], run["passes"]) == (result.test_accuracy, 12, 4)
+    assert (epochs["passes"], epochs["chapters"]) == (4, 4)
+    # A block went to the next 5 times, so 5/3 up and down each; of two rounds one mean is handed on, 1 up and 2 down.
+    assert (equally_sent["passes"], equally_sent["chapters"]) == (4, 2)
+    sent = [line["bytes_up"] + line["bytes_down"] for line in (run, equally_sent)]
+    assert sent[0] == pytest.approx(sent[1] * 10 / 9, rel=0.2), "FedAvg has a head, too"
     assert epochs["bytes_down"] == 2 * epochs["bytes_up"], "a block goes up once, for two"
 
     folder = RunFolder.open(tmp_path / "run" / "beside" / "equal-epochs")
