@@ -91,8 +91,8 @@ class Sampled(LabelNegatives):
     """Whose softmax: the readout's (Hinton: the head, on the neutral pass through all blocks), or that of a head of its
     own on the first block's neutral activity, which saves the pass through the others."""
     temperature: float = Field(default=1.0, gt=0)
-    """What the scores are divided by (Hinton: 1). With more, less likely wrong labels are drawn more often, too; a judge
-    that has become sure otherwise asks for the same few."""
+    """What the scores are divided by (Hinton: 1). With more, less likely wrong labels are drawn more often, too; a
+    judge that has become sure otherwise asks for the same few."""
 
     def when(self, order: str) -> When:
         return "minibatch" if order == "simultaneous" else "chapter"
