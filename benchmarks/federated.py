@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -46,6 +45,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from layerline.schedules.equal import equal_bytes, through_server
 
 DATA: dict[str, tuple[int, int, list[str]]] = {
     "digits": (10, 2, ["--dataset", "digits", "--widths", "200,200,200", "--batch-size", "16"]),
@@ -107,8 +108,8 @@ class Cell:
         else:
             rounds, mean, more = passes, "--average", MEANS[self.method]
             if self.method == "fedavg, bytes":
-                rounds = 1 + 2 * passes // nodes  # the last round is not handed on
-                passes = rounds * math.ceil(passes / rounds)  # whole chapters
+                equal = equal_bytes(passes, budget=2 * passes, a_round=nodes)  # in blocks, up and down
+                passes, rounds = equal.passes, equal.count
         flags = [*flags, *SHARDS[self.shards], "--nodes", str(nodes), mean, *more]
         flags += ["--lr", str(RATES[self.data][self.method])]
         flags += ["--epochs", str(passes), "--chapters", str(rounds), "--seed", str(self.seed)]
@@ -117,8 +118,8 @@ class Cell:
     def train(self) -> dict[str, Any]:
         """`result.json` of the run. CalledProcessError where it fails."""
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "layerline", "train", "federated-digits", *self.flags, "--processes", "1"]
-            command += ["--quiet", "--format", "json", "--out-dir", str(Path(folder) / "run")]
+            command = [sys.executable, "-m", "layerline", "train", "federated-digits", "--beside", "none", *self.flags]
+            command += ["--processes", "1", "--quiet", "--format", "json", "--out-dir", str(Path(folder) / "run")]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return values
@@ -169,10 +170,9 @@ def accuracy(result: dict[str, Any]) -> float:
 
 
 def megabytes(cell: Cell, result: dict[str, Any]) -> tuple[float, float]:
-    """Of a participant, up and down, on average. Nodes of one process send every copy themselves."""
-    copies = 1 if cell.method in RELAYS else cell.participants - 1
-    up, down = (statistics.mean(result[name]) / 1e6 for name in ("bytes_up", "bytes_down"))
-    return up / copies, down
+    """Of a participant, up and down, on average."""
+    up, down = through_server(result["bytes_down"], average=cell.method in MEANS)
+    return up / 1e6, down / 1e6
 
 
 def spread(values: Sequence[float]) -> str:

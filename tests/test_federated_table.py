@@ -17,7 +17,7 @@ federated = load("federated")
 def run_of(cell: Any) -> Run:
     parser = argparse.ArgumentParser()
     add_settings(parser)
-    run = resolve("federated-digits", flags=settings_of(parser.parse_args(cell.flags)))
+    run = resolve("federated-digits", flags=settings_of(parser.parse_args(["--beside", "none", *cell.flags])))
     assert isinstance(run, Run)
     return run
 

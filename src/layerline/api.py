@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerline.beside import Beside, finished, lacks_only_table, wants_table
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
 from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
@@ -17,6 +18,7 @@ from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
 from layerline.jobs import blocks_of, device_of, prepare
+from layerline.planned import Outcome
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.tensorboard import require_tensorboard
@@ -77,6 +79,10 @@ def train(
     `processes`: how many carry out the nodes of a schedule; several need `out_dir`, and take data and network from the
     run. They are started again up to `restarts` times after one was lost; `show`: they show how far they are.
     `engine`: what carries a federated run; "flower" starts a participant for every node on this machine.
+
+    Where the run asks for FedAvg `beside` it, that is trained afterwards, and the table is in `values["beside"]`. Its
+    runs are left in the run's folder, too; without `out_dir` nothing is written, and one that is stopped is lost with
+    the run.
     """
     if tensorboard:
         require_tensorboard()
@@ -85,10 +91,11 @@ def train(
     team = Team(processes, restarts, show, engine)
     run = _resolve(run, data, network is not None)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
-    job = prepare(run, data, network, data_dir, team)
-    del data  # the job has what this process needs of it
+    job, stop = prepare(run, data, network, data_dir, team), stop or Stop()
+    data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
     folder = create_folder(run, Path(out_dir)) if out_dir is not None else None
-    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
+    outcome = job.carry_out(folder, listener, stop, tensorboard)
+    return Result(*_with_table(run, outcome, folder, data, data_dir, listener, stop))
 
 
 def resume(
@@ -108,14 +115,33 @@ def resume(
     """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
 
     It may go on with another number of `processes`, but not with another `engine`: None is the one it was begun with.
+    Of a finished run that lacks but what it wants `beside` it, only that is trained.
     """
     folder = RunFolder.open(Path(run_dir))
     team = Team(processes, restarts, show, engine or begun_with(folder))
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
-    job = prepare(run, data, network, data_dir, team)
-    del data  # the job has what this process needs of it
-    return Result(*job.carry_out(folder, listener, stop or Stop(), tensorboard))
+    stop = stop or Stop()
+    job = None if lacks_only_table(run, folder) else prepare(run, data, network, data_dir, team)
+    data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
+    outcome = job.carry_out(folder, listener, stop, tensorboard) if job else finished(run, folder)
+    return Result(*_with_table(run, outcome, folder, data, data_dir, listener, stop))
+
+
+def _with_table(
+    run: AnyRun,
+    outcome: Outcome,
+    folder: RunFolder | None,
+    data: AnySet | None,
+    data_dir: str | Path | None,
+    listener: Listener,
+    stop: Stop,
+) -> Outcome:
+    """An outcome with what the run wants beside it."""
+    if not wants_table(run):
+        return outcome
+    assert isinstance(run, Run)
+    return Beside(run, folder, data, data_dir, listener, stop).table(outcome)
 
 
 def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> AnyModel:

@@ -112,7 +112,7 @@ class BaseRun(Settings):
 
         Fields at their default are left out, so that a run outlives the version that adds a setting.
         """
-        indifferent = ("preset", "checkpoint_seconds", "eval_every")
+        indifferent = ("preset", "checkpoint_seconds", "eval_every", "beside")
         fields = type(self).model_fields
         settings = {
             name: value

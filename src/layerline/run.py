@@ -76,6 +76,9 @@ class Run(BaseRun):
     """New minibatches every epoch, or drawn once (PFF authors' code)."""
     optimizer: Adam = Adam()
     """Adam for every block, and for the softmax readout."""
+    beside: Literal["none", "fedavg"] = "none"
+    """What is trained when a federated run is finished, for a table of both: FedAvg of backprop on the same nodes and
+    data, with equal epochs and with equal bytes. The run itself stays as it is."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -196,6 +199,8 @@ def impossible(run: Run) -> None:
             f"Forward-Forward blocks have no heads for the {readout.kind} readout",
             hint="choose --readout goodness or softmax",
         )
+    if run.beside == "fedavg":
+        _beside_fedavg(run)
     if run.order == "chapters" and isinstance(run.negatives, Sampled) and run.negatives.judge == "first-block":
         raise UsageError(
             "the first block judges sampled negatives minibatch by minibatch, which chapters don't do",
@@ -253,6 +258,21 @@ def _private(run: Run) -> None:
             "Adam's moments would travel as they are, and say what clipping and noise take out of the blocks",
             hint="let them stay at home: --no-send-optimizer-state",
         )
+
+
+def _beside_fedavg(run: Run) -> None:
+    """UsageError where FedAvg of backprop is the run itself, or could not have what the run has."""
+    impossible = {
+        "only federated runs have participants for FedAvg": not isinstance(run.schedule, Federated),
+        "FedAvg of backprop beside a run of backprop would say nothing": run.objective.joins_blocks,
+        "a run that exchanges per batch has no rounds to compare with FedAvg's": run.exchange == "batch",
+        "FedAvg is trained in one process, which cannot read what nodes have to themselves": run.has_own_data,
+        "FedAvg would be trained without the run's clipping and noise": not isinstance(run.privacy, Open),
+        "modules from Python are trained in place, so FedAvg has none to begin with": isinstance(run.network, Own),
+    }
+    for why, applies in impossible.items():
+        if applies:
+            raise UsageError(why, hint="train nothing beside it: --beside none")
 
 
 def _one_block(run: Run) -> None:

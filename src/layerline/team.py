@@ -100,6 +100,12 @@ def begun_with(folder: RunFolder) -> Engine:
 
 def check_engine(run: AnyRun, engine: Engine) -> None:
     """UsageError where an engine is not installed, or cannot carry the run; found without the data."""
+    member = Membership.of_environment()
+    if member and not member.launched and isinstance(run, Run) and run.beside != "none":
+        raise UsageError(
+            "what is beside a run is trained by the process that started all others, which torchrun is not",
+            hint="choose --beside none, or start the processes by: layerline train … --processes P",
+        )
     if engine == "torch":
         if isinstance(run, Run) and not isinstance(run.privacy, Open):
             raise UsageError(

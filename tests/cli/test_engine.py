@@ -32,7 +32,7 @@ def test_flower_that_is_not_there_is_named_with_its_command(
     ("flags", "said"),
     [
         (["digits"], "federated"),
-        (["federated-digits", "--average", "--exchange", "batch"], "per chapter"),
+        (["federated-digits", "--beside", "none", "--average", "--exchange", "batch"], "per chapter"),
         (["dgl-cifar10"], "no streams"),
     ],
 )

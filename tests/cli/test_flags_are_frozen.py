@@ -74,6 +74,7 @@ _SETTINGS = """
     --beta2 --optimizer.beta2
     --optimizer.eps
     --weight-decay --optimizer.weight-decay
+    --beside
     --rate
     --warmup --rate.warmup
     --precision

@@ -57,7 +57,7 @@ def _of_chapters(run: Run) -> Iterator[_Entry]:
     chapters = run.order == "chapters" and not objective.joins_blocks
     if local or adaptive or chapters or isinstance(run.rate, CoolDown):
         yield _PFF
-    if isinstance(run.schedule, Federated) and run.schedule.average:
+    if run.beside == "fedavg" or (isinstance(run.schedule, Federated) and run.schedule.average):
         yield _FEDAVG
     if local:
         yield _MONO_FORWARD

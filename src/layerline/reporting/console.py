@@ -161,6 +161,9 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         facts.add_row(name, said, more)
     console.print(Text())
     console.print(facts, soft_wrap=True)
+    if "beside" in values:
+        console.print(Text())
+        console.print(_beside(values["beside"]), soft_wrap=True)
     if values["run_dir"] is None:
         return
     folder = shlex.quote(values["run_dir"])
@@ -234,6 +237,23 @@ def _traffic(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         return []
     up, down = (", ".join(f"{count / 1e6:,.2f}" for count in values[name]) for name in ("bytes_up", "bytes_down"))
     return [("traffic", f"{up} MB up", f"{down} MB down, participant by participant")]
+
+
+def _beside(lines: list[dict[str, Any]]) -> Table:
+    """A federated run and FedAvg of backprop; bytes are one participant's, through a server that passes blocks on."""
+    names = {"run": "this run", "equal-epochs": "FedAvg, equal epochs", "equal-bytes": "FedAvg, equal bytes"}
+    if {**lines[1], "name": ""} == {**lines[2], "name": ""}:
+        lines, names = lines[:2], names | {"equal-epochs": "FedAvg, equal epochs and bytes"}
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("beside FedAvg")
+    for column in ("accuracy", "passes", "chapters", "MB up", "MB down", "training"):
+        table.add_column(column, justify="right")
+    for line in lines:
+        right = "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f} %"
+        megabytes = [f"{line[name] / 1e6:,.2f}" for name in ("bytes_up", "bytes_down")]
+        numbers = [right, str(line["passes"]), str(line["chapters"]), *megabytes, _duration(line["train_seconds"])]
+        table.add_row(names[line["name"]], *numbers)
+    return table
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,7 @@
         trace.json      of a run over nodes: what each did when     at the end
         gantt.svg       measured above planned                      at the end, where matplotlib is installed
         result.json     accuracies, time, digest of the weights     at the end
+        beside/         FedAvg, trained for comparison: run folders  after that, where asked for
         model/          weights, what they need, a model card       at the end
 
 Two runs started at the same moment must not share a folder. Making a folder either succeeds or says that it was there,
@@ -152,6 +153,10 @@ class RunFolder:
         write_text(self.model / "README.md", model_card(self.run(), values, self.path, self._about_model()))
         for folder in (self.path, self.model, self.checkpoints):
             sweep(folder)
+        self.rewrite_result(values)
+
+    def rewrite_result(self, values: dict[str, Any]) -> None:
+        """`result.json` alone, for what is found out when the run is finished."""
         write_text(self.path / "result.json", _json(values))
 
     def _about_model(self) -> dict[str, Any]:

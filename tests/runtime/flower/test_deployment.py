@@ -39,6 +39,7 @@ SMALL = ["--nodes", "2", "--epochs", "3", "--chapters", "3", "--widths", "24,24"
 
 def train(folder: Path, *flags: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "layerline", "train", "federated-digits", "--out-dir", str(folder), *SMALL, *flags]
+    command += [] if "--beside" in flags else ["--beside", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     values: dict[str, Any] = json.loads((folder / "result.json").read_text())
@@ -46,15 +47,24 @@ def train(folder: Path, *flags: str) -> dict[str, Any]:
 
 
 def test_flower_and_torch_end_with_the_same_weights(tmp_path: Path) -> None:
-    torch = train(tmp_path / "torch")
-    flower = train(tmp_path / "flower", "--engine", "flower")
+    torch = train(tmp_path / "torch", "--beside", "fedavg")
+    flower = train(tmp_path / "flower", "--beside", "fedavg", "--engine", "flower")
     assert torch["processes"] == 2
+    assert [compared(line) for line in flower["beside"]] == [compared(line) for line in torch["beside"]]
+    assert sum(line["bytes_up"] for line in flower["beside"]) == pytest.approx(
+        sum(line["bytes_up"] for line in torch["beside"]), rel=0.01
+    ), "a block goes up once, in one process, too"
     assert flower["engine"] == "flower"
     assert flower["weights_sha256"] == torch["weights_sha256"]
     assert flower["test_accuracy"] == torch["test_accuracy"]
     assert flower["bytes_sent"] > 0
     assert all(up > 0 for up in flower["bytes_up"])
     assert sum(flower["participant_examples"]) == 1438
+
+
+def compared(line: Mapping[str, Any]) -> list[Any]:
+    """What the engine does not change in a table beside FedAvg."""
+    return [line[name] for name in ("name", "accuracy", "epochs", "chapters", "passes")]
 
 
 def test_data_of_their_own_on_both_engines(tmp_path: Path) -> None:
