@@ -61,6 +61,11 @@ def test_a_preset_is_planned_without_its_data(layerline: Layerline) -> None:
     assert "utilisation" in answer.out
 
 
+def test_the_legend_names_a_block_that_there_is(layerline: Layerline) -> None:
+    assert "2.1: block 2 for chapter 1" in layerline("plan", "digits", "--order", "chapters").out
+    assert "1.1: block 1 for chapter 1" in layerline("plan", "fedavg-digits").out
+
+
 def test_json_has_the_numbers(layerline: Layerline) -> None:
     answer = layerline(
         "plan", "pff-mnist", "--schedule", "all-layers", "--nodes", 4, "--link", "ideal", "--format", "json"

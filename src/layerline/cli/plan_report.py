@@ -64,7 +64,8 @@ def print_plan(planned: Planned) -> None:
     console.print()
     for line in grid(plan, found.messages, width=min(console.width, 120)):
         console.print(line, soft_wrap=True, markup=False)
-    legend = f"2.1: block 2 for {'minibatch' if plan.by_batch else 'chapter'} 1"
+    block = min(2, plan.blocks)
+    legend = f"{block}.1: block {block} for {'minibatch' if plan.by_batch else 'chapter'} 1"
     legend += ", h: the softmax head" if plan.head else ""
     legend += ", *: then new negatives" if (plan.action == Action.NEGATIVES).any() else ""
     console.print(f"[dim]{legend}[/]\n")
