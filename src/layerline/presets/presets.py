@@ -215,7 +215,7 @@ PRESETS = (
     Preset(
         "dgl-cifar10",
         "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
-        "not measured yet; the authors' log has 89.86 % for four convolutions after 50 epochs",
+        "25 minutes on one core with bf16 units; 86.8 % on the validation split",
         _STREAM_CIFAR,
     ),
     Preset(
