@@ -15,24 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from kept_cells import train
 from rich.console import Console
 from rich.table import Table
-
-
-def train(preset: str, seed: int, flags: list[str]) -> dict[str, Any]:
-    """The result.json of one run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "layerline", "train", preset, "--seed", str(seed), "--quiet", *flags]
-        command += ["--format", "json", "--out-dir", str(Path(folder) / "run")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def runs_of(start: str, seeds: list[int], flags: list[str]) -> list[dict[str, Any]]:
@@ -40,7 +28,7 @@ def runs_of(start: str, seeds: list[int], flags: list[str]) -> list[dict[str, An
     finished = Path(start) / "result.json"
     if finished.exists():
         return [json.loads(finished.read_text(encoding="utf-8"))]
-    return [train(start, seed, flags) for seed in seeds]
+    return [train(start, "--seed", str(seed), *flags) for seed in seeds]
 
 
 def held_out(result: dict[str, Any]) -> float:

@@ -32,19 +32,15 @@ Learning rates were chosen on the validation split for 10 participants and α = 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from kept_cells import Results, show, train
 
 from layerline.schedules.equal import equal_bytes, through_server
 
@@ -117,38 +113,7 @@ class Cell:
 
     def train(self) -> dict[str, Any]:
         """`result.json` of the run. CalledProcessError where it fails."""
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "layerline", "train", "federated-digits", "--beside", "none", *self.flags]
-            command += ["--processes", "1", "--quiet", "--format", "json", "--out-dir", str(Path(folder) / "run")]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return values
-
-
-@dataclass(frozen=True)
-class Results:
-    """Finished cells, each in a file of its own."""
-
-    folder: Path
-
-    def find(self, cell: Cell) -> dict[str, Any] | None:
-        """What `result.json` said, if the cell was trained with these flags."""
-        try:
-            kept: dict[str, Any] = json.loads(self._path(cell).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return kept["result"] if kept["flags"] == cell.flags else None
-
-    def keep(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Whole, or not at all."""
-        path = self._path(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps({"flags": cell.flags, "result": result}, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
-
-    def _path(self, cell: Cell) -> Path:
-        return self.folder / f"{cell.name.replace(' ', '_')}.json"
+        return train("federated-digits", "--beside", "none", *self.flags, "--processes", "1")
 
 
 def cells(only: Sequence[str], seeds: Sequence[int], validation: bool) -> Iterator[Cell]:
@@ -204,18 +169,6 @@ def lines(wanted: Sequence[Cell], results: Results) -> list[list[str]]:
             line.append(" / ".join(f"{statistics.mean(way):.0f}" for way in zip(*of, strict=True)) if of else "–")
         table.append(line)
     return table
-
-
-def show(table: list[list[str]], markdown: bool) -> None:
-    """On the screen, or as Markdown."""
-    if markdown:
-        rows = [table[0], ["---"] * len(table[0]), *table[1:]]
-        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
-        return
-    drawn = Table(*table[0])
-    for row in table[1:]:
-        drawn.add_row(*row)
-    Console().print(drawn)
 
 
 def main() -> None:

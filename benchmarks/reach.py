@@ -33,20 +33,17 @@ the seeds, bands go from the lowest to the highest.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kept_cells import Results, show, train
 from reach_plans import PIPELINE, Planner, rates
-from rich.console import Console
-from rich.table import Table
 
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
@@ -94,38 +91,7 @@ class Cell:
 
     def train(self) -> dict[str, Any]:
         """`result.json` of the run. CalledProcessError where it fails."""
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "layerline", "train", WHAT[self.what][0], *self.flags]
-            command += ["--quiet", "--format", "json", "--out-dir", str(Path(folder) / "run")]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return values
-
-
-@dataclass(frozen=True)
-class Results:
-    """Finished cells, each in a file of its own."""
-
-    folder: Path
-
-    def find(self, cell: Cell) -> dict[str, Any] | None:
-        """What `result.json` said, if the cell was trained with these flags."""
-        try:
-            kept: dict[str, Any] = json.loads(self._path(cell).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return kept["result"] if kept["flags"] == cell.flags else None
-
-    def keep(self, cell: Cell, result: dict[str, Any]) -> None:
-        """Whole, or not at all."""
-        path = self._path(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        beside.write_text(json.dumps({"flags": cell.flags, "result": result}, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
-
-    def _path(self, cell: Cell) -> Path:
-        return self.folder / f"{cell.name.replace(' ', '_')}.json"
+        return train(WHAT[self.what][0], *self.flags)
 
 
 def cells(what: str, reaches: Sequence[str], seeds: Sequence[int], more: Sequence[str]) -> Iterator[Cell]:
@@ -163,18 +129,6 @@ def lines(wanted: Sequence[Cell], results: Results, planner: Planner, parts: int
         table.append([reach, *each, spread([*map(quality, there)]), took, *rates(planner, reach, parts)])
     table.append([PIPELINE, *["–"] * (len(seeds) + 2), *rates(planner, PIPELINE, parts)])
     return table
-
-
-def show(table: list[list[str]], markdown: bool) -> None:
-    """On the screen, or as Markdown."""
-    if markdown:
-        rows = [table[0], ["---"] * len(table[0]), *table[1:]]
-        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
-        return
-    drawn = Table(*table[0])
-    for row in table[1:]:
-        drawn.add_row(*row)
-    Console().print(drawn)
 
 
 def curve(results: Sequence[Mapping[str, Any]]) -> list[tuple[int, float, list[float]]]:

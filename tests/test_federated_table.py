@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmark_files import load
+import federated
+from kept_cells import Results
+
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
 from layerline.run import Run
-
-federated = load("federated")
 
 
 def run_of(cell: Any) -> Run:
@@ -39,7 +39,7 @@ def test_every_cell_is_a_run_in_which_everybody_passes_over_its_data_as_often() 
 
 
 def test_finished_cells_are_kept_until_their_command_changes(tmp_path: Path) -> None:
-    results = federated.Results(tmp_path / "results")
+    results = Results(tmp_path / "results")
     first, second, *_ = federated.cells(["digits", "iid", "4"], [0], validation=False)
     assert results.find(first) is None
     results.keep(first, {"test_accuracy": 0.5})
@@ -51,7 +51,7 @@ def test_finished_cells_are_kept_until_their_command_changes(tmp_path: Path) -> 
 
 
 def test_the_table_has_what_is_there(tmp_path: Path) -> None:
-    results, wanted = federated.Results(tmp_path), list(federated.cells(["digits", "iid"], [0, 1], validation=False))
+    results, wanted = Results(tmp_path), list(federated.cells(["digits", "iid"], [0, 1], validation=False))
     for cell in wanted:
         if cell.participants == 4 and cell.method == "averaged":
             sent = {"bytes_up": [6_000_000] * 4, "bytes_down": [6_000_000] * 4}

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import reach
+import reach_plans as plans
+from kept_cells import Results
 
-from benchmark_files import load
 from layerline.data.dataset import held_out
 from layerline.errors import UsageError
 
-plans = load("reach_plans")  # first, since the other one imports it
-reach = load("reach")
-
 
 @pytest.fixture(scope="module")
-def planner() -> object:
+def planner() -> plans.Planner:
     """Of a network with few blocks, whose steps take longer than the links do."""
     small = ("--network", "conv", "--network.widths", "64,64,64")
     return plans.Planner.of(reach.Cell("resnet", "2", 0, small).run, measure=False)
@@ -43,15 +42,15 @@ def test_impossible_flags_are_one_error() -> None:
 
 
 def test_finished_cells_are_kept_until_their_flags_change(tmp_path: Path) -> None:
-    results, cell = reach.Results(tmp_path / "results"), reach.Cell("shakespeare", "all", 0)
+    results, cell = Results(tmp_path / "results"), reach.Cell("shakespeare", "all", 0)
     assert results.find(cell) is None
     results.keep(cell, {"validation_bits_per_character": 2.5})
     assert results.find(cell) == {"validation_bits_per_character": 2.5}
     assert results.find(reach.Cell("shakespeare", "all", 0, ("--epochs", "2"))) is None
 
 
-def test_the_table_has_what_is_there(tmp_path: Path, planner: object) -> None:
-    results, wanted = reach.Results(tmp_path), list(reach.cells("shakespeare", ["1", "2", "all"], [0, 1, 2], []))
+def test_the_table_has_what_is_there(tmp_path: Path, planner: plans.Planner) -> None:
+    results, wanted = Results(tmp_path), list(reach.cells("shakespeare", ["1", "2", "all"], [0, 1, 2], []))
     for cell in wanted:
         if cell.reach == "2" and cell.seed != 1:
             values = {"validation_bits_per_character": 2.0 + cell.seed / 2, "validation_accuracy": 0.4}
@@ -65,12 +64,12 @@ def test_the_table_has_what_is_there(tmp_path: Path, planner: object) -> None:
     assert float(every[7]) == pytest.approx(float(piped[7]), rel=0.2)
 
 
-def test_the_pipeline_says_how_many_microbatches_it_takes(planner: object) -> None:
-    assert reach.rates(planner, reach.PIPELINE, 2)[1].endswith(" (3)")
+def test_the_pipeline_says_how_many_microbatches_it_takes(planner: plans.Planner) -> None:
+    assert plans.rates(planner, plans.PIPELINE, 2)[1].endswith(" (3)")
 
 
-def test_an_epoch_has_the_minibatches_of_what_is_trained_on(planner: object) -> None:
-    assert planner.steps == -(-(50_000 - held_out(50_000)) // 128)  # type: ignore[attr-defined]
+def test_an_epoch_has_the_minibatches_of_what_is_trained_on(planner: plans.Planner) -> None:
+    assert planner.steps == -(-(50_000 - held_out(50_000)) // 128)
 
 
 def test_a_curve_has_the_epochs_of_all_runs() -> None:

@@ -8,12 +8,7 @@ import sys
 import time
 
 import pytest
-
-from benchmark_files import load
-
-shaped_link = load("shaped_link")
-ADDRESSES, Delay, Shape = shaped_link.ADDRESSES, shaped_link.Delay, shaped_link.Shape
-link, why_not = shaped_link.link, shaped_link.why_not
+from shaped_link import ADDRESSES, Delay, Shape, link, why_not
 
 ANSWER = """
 import socket

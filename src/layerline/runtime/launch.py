@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from layerline.errors import LayerlineError, Stopped
 from layerline.runtime.members import STORE
-from layerline.runtime.stop import STATUS, Stop
+from layerline.runtime.stop import STATUS, Stop, handling
 from layerline.transport.rendezvous import serve_store
 
 ERRORS = "LAYERLINE_ERRORS"
@@ -113,16 +112,9 @@ def _raising(stop: Stop) -> Iterator[None]:
         stop.exit_status = STATUS.get(signal.Signals(number), 1)
         raise SignalException("stopped", sigval=signal.SIGTERM)
 
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
-        yield
-        return
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
+    with handling(numbers, handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _how(status: int) -> str:

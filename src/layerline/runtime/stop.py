@@ -32,7 +32,8 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def _handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals call `handle` while the block runs; in the main thread, else nothing calls it."""
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
@@ -54,7 +55,7 @@ def ending_at_once(*, silent: bool) -> Iterator[None]:
             os.write(2, b"\ninterrupted\n" if number == signal.SIGINT else b"\nterminated\n")
         os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
-    with _handling(STATUS, handle):
+    with handling(STATUS, handle):
         yield
 
 
@@ -65,7 +66,7 @@ def ending_on_sigterm() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    with _handling([signal.SIGTERM], handle):
+    with handling([signal.SIGTERM], handle):
         yield
 
 
@@ -79,5 +80,5 @@ def on_signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.exit_status = STATUS[signal.Signals(number)]
 
-    with _handling(STATUS, handle):
+    with handling(STATUS, handle):
         yield stop

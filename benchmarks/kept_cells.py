@@ -1,0 +1,75 @@
+"""Cells of a table: runs through the command line, each kept as a file, so that a benchmark can stop and go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Cell(Protocol):
+    """A run of a table."""
+
+    @property
+    def name(self) -> str:
+        """Words, also of its file."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Of `layerline train`: what makes it this run."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Finished cells, each in a file of its own."""
+
+    folder: Path
+
+    def find(self, cell: Cell) -> dict[str, Any] | None:
+        """What `result.json` said, if the cell was trained with these flags."""
+        try:
+            kept: dict[str, Any] = json.loads(self._path(cell).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return kept["result"] if kept["flags"] == cell.flags else None
+
+    def keep(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Whole, or not at all."""
+        path = self._path(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps({"flags": cell.flags, "result": result}, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.name.replace(' ', '_')}.json"
+
+
+def train(*words: str) -> dict[str, Any]:
+    """`result.json` of `layerline train WORDS` in a process of its own. CalledProcessError where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "layerline", "train", *words, "--quiet", "--format", "json"]
+        command += ["--out-dir", str(Path(folder) / "run")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return values
+
+
+def show(table: Sequence[Sequence[str]], markdown: bool) -> None:
+    """A table, its first row the heads: on the screen, or as Markdown."""
+    if markdown:
+        rows = [table[0], ["---"] * len(table[0]), *table[1:]]
+        print("\n".join("| " + " | ".join(row) + " |" for row in rows))
+        return
+    drawn = Table(*table[0])
+    for row in table[1:]:
+        drawn.add_row(*row)
+    Console().print(drawn)
