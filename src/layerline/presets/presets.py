@@ -144,11 +144,12 @@ PRESETS = (
     Preset(
         "ff-unsupervised-mnist",
         "Hinton's unsupervised Forward-Forward on MNIST: masked hybrids, linear readout",
-        "not measured yet; Hinton reports 98.63 %",
+        "11 minutes on one busy core; 98.06 % (Hinton: 98.63 %)",
         {
             "negatives": {"kind": "masked-hybrid"},
             "readout": {"kind": "softmax"},
             "epochs": 20,
+            "optimizer": {"lr": 0.0005},
         },
     ),
     Preset(
