@@ -4,7 +4,7 @@ A hop is all of it: encoding, checksum, transfer, check, decoding, until `receiv
 best of many. Beside it the bare copy of as many bytes, which no way can beat, and the transfer alone (the span the
 trace shows for the receiver, checksum and decoding included).
 
-    python benchmarks/transport.py [--megabytes 1 16 64] [--codec fp32] [--rounds 15]
+    python benchmarks/messages.py [--megabytes 1 16 64] [--codec fp32] [--rounds 15]
 
 Two processes of one thread each; a minute. The best, since whatever else the machine does can only add.
 """
