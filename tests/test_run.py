@@ -101,6 +101,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "device": st.sampled_from(["auto", "cpu", "cuda"]),
     "eval_every": st.integers(0, 10),
     "checkpoint_seconds": st.floats(0, 1e6),
+    "beside": st.sampled_from(["none", "none", "none", "fedavg"]),
 }
 
 
@@ -319,12 +320,13 @@ def test_digest() -> None:
         "threads": 1,
         "device": "cpu",
     }
-    assert set(changes) | set(INDIFFERENT) | {"exchange", "privacy"} == set(Run.model_fields)
+    assert set(changes) | set(INDIFFERENT) | {"exchange", "privacy", "beside"} == set(Run.model_fields)
     ring = run.replace(schedule=AllLayers())  # exchange by itself fits no run of one node
     assert ring.replace(exchange="batch").digest() != ring.digest()
     average = run.replace(schedule=Federated(average=True), send_optimizer_state=False)  # nor does privacy
     assert average.replace(privacy=Clipped()).digest() != average.digest()
     assert average.replace(schedule=Federated(average=True, mean="equal")).digest() != average.digest()
+    assert average.replace(beside="fedavg").digest() == average.digest()  # only for federated runs
     digests = {run.digest()} | {run.replace(**{name: value}).digest() for name, value in changes.items()}
     assert len(digests) == len(changes) + 1
     assert run.replace(**INDIFFERENT).digest() == run.digest()
