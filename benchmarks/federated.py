@@ -26,7 +26,8 @@ round of a mean over N is one up and N − 1 down: with equal blocks, the relay'
 server that takes the mean itself would send one down, and FedAvg at equal bytes would be FedAvg at equal epochs.
 
 Learning rates were chosen on the validation split for 10 participants and α = 0.1, with seed 0: of the digits from
-0.002, 0.006 and 0.015, of MNIST from 0.0002 to 0.015 in the same steps, three for each method.
+0.002, 0.006 and 0.015, of MNIST from 0.0002 to 0.015 in the same steps, three or four for each method;
+of two that were level the smaller.
 """
 
 from __future__ import annotations

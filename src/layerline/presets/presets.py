@@ -167,7 +167,7 @@ PRESETS = (
     Preset(
         "local-ce-cifar10",
         "local cross-entropy on CIFAR-10 with shifts, flips and dropout before the heads: 3072-2000×4",
-        "5 minutes on one core with bf16 units; 63.6 %",
+        "about 6 minutes on one core with bf16 units; 63.6 %",
         {
             "dataset": "cifar-10",
             "objective": {"kind": "local-cross-entropy", "dropout": 0.3},
@@ -180,7 +180,7 @@ PRESETS = (
     Preset(
         "ff-cifar10",
         "Forward-Forward on CIFAR-10 with shifts and flips, goodness readout: 3072-2000×4",
-        "4 minutes on one core with bf16 units; 56.9 %",
+        "about 5 minutes on one core with bf16 units; 56.9 %",
         _FAST_FF
         | {
             "dataset": "cifar-10",
@@ -192,7 +192,7 @@ PRESETS = (
     Preset(
         "local-ce-mnist-jitter",
         "local cross-entropy on MNIST with shifts of two pixels and dropout before the heads: 784-2000×4",
-        "9 minutes on one core with bf16 units; 99.29 %",
+        "about 11 minutes on one core with bf16 units; 99.29 %",
         {
             "objective": {"kind": "local-cross-entropy", "dropout": 0.2, "hardest": 0.5},
             "readout": {"kind": "all-heads"},
@@ -204,7 +204,7 @@ PRESETS = (
     Preset(
         "ff-mnist-jitter",
         "Forward-Forward on MNIST with shifts of two pixels, goodness readout: 784-2000×4",
-        "16 minutes on one core with bf16 units; 99.30 %",
+        "about 19 minutes on one core with bf16 units; 99.30 %",
         _FAST_FF
         | {
             "negatives": {"kind": "sampled", "judge": "first-block", "temperature": 2.0},
@@ -216,7 +216,7 @@ PRESETS = (
     Preset(
         "dgl-cifar10",
         "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
-        "25 minutes on one core with bf16 units; 86.8 % on the validation split",
+        "about 25 minutes on one core with bf16 units; 86.8 % on the validation split",
         _STREAM_CIFAR,
     ),
     Preset(
