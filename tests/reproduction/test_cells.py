@@ -109,7 +109,7 @@ def test_planned_at_the_slot_costs_that_were_measured(tmp_path: Path) -> None:
     for row, (action, node) in enumerate(zip(plan.action.tolist(), plan.node.tolist(), strict=True)):
         takes = 1.0 if action == Action.TRAIN else 0.0
         slots.tell(node, {"row": row, "durable": False, "begin": 10.0, "end": 10.0 + takes})
-    measured = expected(run, MNIST, [tmp_path])
+    measured = expected(run, MNIST, [(run, tmp_path)])
     assert measured.measured
     assert measured.speedup == pytest.approx(400 / 103, abs=0.01)
     assert measured.seconds(4) == measured.found.makespan

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from safetensors.torch import load_file
 
 from layerline.cli.main import main
+from layerline.reporting.run_folder import RunFolder
+from layerline.reproduction.cells import CELLS
+from layerline.run import Run
 from layerline.runtime.slots import Slots
 
 _TINY = ["--dataset", "digits", "--widths", "16,16,16,16", "--batch-size", "256"]
@@ -67,6 +73,58 @@ def test_every_cell_beside_the_papers_number(whole: Path) -> None:
     assert (heads[0]["paper_accuracy"], heads[1]["paper_accuracy"]) == (0.9838, 0.983)
     result = json.loads((folder / "mnist-performance-optimized-all-layers/seed-0/result.json").read_text())
     assert result["readouts"]["last-head"] == heads[5]["accuracy"]
+
+
+def test_cells_of_one_computation_end_with_the_same_bits(whole: Path) -> None:
+    """Each was run, so each says its own accuracy; and those said to be the same computation are."""
+    folder = whole / "runs/reproduce/pff-tables-2"
+    found: dict[Any, set[str]] = {}
+    cells: dict[Any, set[str]] = {}
+    for path in folder.glob("*/seed-0"):
+        cell, run = next(c for c in CELLS if c.name == path.parent.name), RunFolder(path).run()
+        assert isinstance(run, Run)
+        computation = cell.computation(run)
+        if computation is None:
+            assert "adaptive" in cell.name
+            continue
+        tensors = load_file(path / "model/model.safetensors")
+        blocks = [tensors[name].numpy().tobytes() for name in sorted(tensors) if not name.startswith("readout.")]
+        found.setdefault(computation, set()).add(hashlib.sha256(b"".join(blocks)).hexdigest())
+        cells.setdefault(computation, set()).add(cell.name)
+    assert {computation: len(names) for computation, names in cells.items()} == {
+        ("mnist", "random"): 6,
+        ("mnist", "fixed"): 6,
+        ("mnist", "local cross-entropy"): 3,
+        ("cifar-10", "random"): 3,
+        ("cifar-10", "fixed"): 3,
+        ("cifar-10", "local cross-entropy"): 3,
+    }
+    assert all(len(digests) == 1 for digests in found.values()), found
+    assert not any(line["same_as"] for line in _tables(folder)["lines"])
+
+
+def test_a_cell_that_was_not_run_has_the_accuracy_of_one_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    name = "mnist-random-softmax-all-layers"
+    there = whole / "runs/reproduce/pff-tables-2" / name
+    shutil.copytree(there, tmp_path / "here" / name)
+    done = reproduce(tmp_path, "--epochs", "2", "--only", name, "--out-dir", "here", "--quiet")
+    assert done.status == 0
+    lines = {(line["table"], line["cell"], line["readout"]): line for line in _tables(tmp_path / "here")["lines"]}
+    readouts = json.loads((there / "seed-0/result.json").read_text())["readouts"]
+    for table, cell, readout in [
+        (3, "mnist-random-softmax-sequential", "softmax"),
+        (3, "mnist-random-softmax-single-layer", "goodness"),
+        (1, "mnist-random-goodness-sequential", "goodness"),
+    ]:
+        line = lines[table, cell, readout]
+        assert (line["accuracy"], line["same_as"]) == (readouts[readout], [name])
+        assert line["train_seconds"] is None
+    planned = {cell: line["planned_from"] for (_, cell, _), line in lines.items() if line["planned_from"]}
+    assert planned["mnist-random-softmax-single-layer"] == "measured slots"
+    assert planned["mnist-random-goodness-single-layer"] == "cost model", "its nodes have no head"
+    assert lines[3, name, "softmax"]["same_as"] == []
+    assert lines[1, "mnist-adaptive-goodness-sequential", "goodness"]["accuracy"] is None
+    assert f"| Random-NEG Goodness | Sequential | 1 | goodness | = {100 * readouts['goodness']:.2f} |" in done.out
 
 
 def test_the_tables_say_how_they_came_about(whole: Path) -> None:
@@ -152,7 +210,7 @@ def test_seeds(tmp_path: Path) -> None:
     zero, one = line["accuracies"]["0"], line["accuracies"]["1"]
     assert line["accuracy"] == pytest.approx((zero + one) / 2)
     assert line["spread"] == pytest.approx(abs(zero - one) / 2**0.5)
-    missing = lines["single-layer", "all-heads"]
+    missing = next(each for each in json.loads(done.out)["lines"] if each["cell"] == "cifar-10-fixed-softmax-all-layers")
     assert (missing["accuracy"], missing["planned_from"]) == (None, "cost model")
     assert " ± " in (tmp_path / "runs/reproduce/pff-tables-1/tables.md").read_text()
 

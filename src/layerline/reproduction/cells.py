@@ -82,6 +82,21 @@ class Cell:
         """The readouts that a table gives for it, in its order."""
         return list(dict.fromkeys(each.readout for each in self._numbers() if table in each.tables))
 
+    def computation(self, run: Run) -> tuple[str, str] | None:
+        """Of the blocks of `run`, this cell's: cells with the same one end with the same bits, under any schedule.
+
+        None where the schedule makes a difference: adaptive negatives are older in a pipeline, and moments that do not
+        travel are (docs/explanation/exactness.md). A softmax head reads the blocks and changes nothing in them.
+        """
+        if not run.writes_labels:
+            made = "local cross-entropy"
+        elif run.negatives.kind in ("fixed", "random"):
+            made = run.negatives.kind
+        else:
+            return None
+        travels = run.send_optimizer_state or self.schedule != "all-layers"
+        return (self.dataset, made) if travels else None
+
     def _numbers(self) -> list[Any]:
         return [each for each in NUMBERS if (each.dataset, each.model) == (self.dataset, self.model.name)]
 

@@ -16,6 +16,7 @@ from layerline.presets.paper import PAPER_BATCH, PAPER_WIDTHS, QUOTED, TABLES, n
 from layerline.reporting.environment import describe
 from layerline.reproduction.cells import CELLS, Cell, Job
 from layerline.reproduction.times import Shape, expected
+from layerline.run import Run
 
 _TITLES = {"sequential": "Sequential", "single-layer": "Single-Layer", "all-layers": "All-Layers"}
 
@@ -33,6 +34,8 @@ class Line:
     readout: str
     accuracies: dict[int, float]
     """By seed."""
+    same_as: tuple[str, ...]
+    """The cells that were run in the place of this one, where some seed is theirs: they end with the same bits."""
     accuracy: float | None
     """The mean."""
     spread: float | None
@@ -54,12 +57,13 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
     """Every line of the paper's tables. `jobs`: all cells; `shapes`: of the data sets, by name."""
     results = {(job.cell, job.seed): job.result() for job in jobs}
     runs = {job.cell: job.run for job in reversed(jobs)}
+    twins = {cell: _twins(cell, runs) for cell in CELLS}
     found: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in CELLS}
-    for (cell, seed), result in results.items():
+    for (cell, _), result in results.items():
         if result is not None:
-            found[cell].append(result | {"seed": seed})
+            found[cell].append(result)
     speedups = {
-        cell: expected(runs[cell], shapes[runs[cell].dataset], [j.folder for j in jobs if j.cell == cell and j.begun])
+        cell: expected(runs[cell], shapes[runs[cell].dataset], _carried_out(cell, twins[cell], jobs))
         for cell in CELLS
         if runs[cell].is_planned
     }
@@ -72,7 +76,13 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
             plan, many = speedups.get(cell), seconds[cell]
             for readout in cell.readouts(table):
                 said = number(cell.dataset, cell.model.name, cell.schedule, readout)
-                accuracies = {each["seed"]: float(each["readouts"][readout]) for each in found[cell]}
+                given = {
+                    seed: (by, float(result["readouts"][readout]))
+                    for seed in sorted({job.seed for job in jobs})
+                    for by in reversed([cell, *twins[cell]])
+                    if (result := results[by, seed]) is not None and readout in result["readouts"]
+                }
+                accuracies = {seed: accuracy for seed, (_, accuracy) in given.items()}
                 lines.append(
                     Line(
                         table=table,
@@ -83,6 +93,7 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
                         nodes=runs[cell].nodes,
                         readout=readout,
                         accuracies=accuracies,
+                        same_as=tuple(dict.fromkeys(by.name for by, _ in given.values() if by != cell)),
                         accuracy=_mean(list(accuracies.values())),
                         spread=statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
                         paper_accuracy=said.accuracy / 100 if said else None,
@@ -96,6 +107,22 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
                     )
                 )
     return lines
+
+
+def _twins(cell: Cell, runs: Mapping[Cell, Run]) -> list[Cell]:
+    """The other cells that end with the same bits; those of the same model first."""
+    what = cell.computation(runs[cell])
+    same = [each for each in CELLS if what and each != cell and each.computation(runs[each]) == what]
+    return sorted(same, key=lambda each: each.model != cell.model)
+
+
+def _carried_out(cell: Cell, twins: Sequence[Cell], jobs: Sequence[Job]) -> list[tuple[Run, Path]]:
+    """Runs with the slots of a cell: its own, else those of its model under another schedule."""
+    of_model = [cell, *(each for each in twins if each.model == cell.model)]
+    for each in of_model:
+        if runs := [(job.run, job.folder) for job in jobs if job.cell == each and job.run.is_planned and job.begun]:
+            return runs
+    return []
 
 
 def write_tables(out_dir: Path, lines: Sequence[Line], command: str, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -133,7 +160,7 @@ def markdown(about: Mapping[str, Any], lines: Sequence[Line]) -> str:
         "Accuracy: on the test set, mean ± standard deviation over the seeds. The paper's numbers are single runs of "
         "100 epochs. Speed-up: over Sequential on one node. Planned: from the plan, at slot costs that the runs "
         "measured here (≈: of the cost model), each node on a core of its own, linked as processes on one host. "
-        "Measured: where several processes ran it.",
+        "Measured: where several processes ran it. =: not run, but another cell that ends with the same bits.",
     ]
     if about["instead"]:
         parts.append(f"**A try, not the paper's cells:** {', '.join(about['instead'])}.")
@@ -165,6 +192,7 @@ def _instead(jobs: Sequence[Job]) -> list[str]:
 def _cells(line: Line) -> list[str]:
     accuracy = "" if line.accuracy is None else f"{100 * line.accuracy:.2f}"
     accuracy += "" if line.spread is None else f" ± {100 * line.spread:.2f}"
+    accuracy = f"= {accuracy}" if line.same_as else accuracy
     measured = _times(line.measured_speedup)
     if measured and line.processes != line.nodes:
         measured += f" ({line.processes} processes)"

@@ -42,23 +42,24 @@ class Expected:
         return max(self.found.makespan, float(self.found.busy.sum()) / processes)
 
 
-def expected(run: Run, shape: Shape, folders: Iterable[Path] = ()) -> Expected:
-    """The plan of a run. `folders`: of finished runs of the same plan, to take slot costs from."""
+def expected(run: Run, shape: Shape, carried_out: Iterable[tuple[Run, Path]] = ()) -> Expected:
+    """The plan of a run. `carried_out`: runs over nodes with the same kinds of rows, and their folders, to take slot
+    costs from."""
     sizes = sizes_of(run, *shape)
     assert sizes is not None  # the cells have a network of Linear blocks
     plan = planned(run, len(sizes.units), sizes)
     costs, measured = estimate(sizes, Machine()), False
     if run.is_planned:
-        notes = _notes(folders, plan)
+        notes = _notes((planned(each, len(sizes.units), sizes), folder) for each, folder in carried_out)
         if notes:
             costs, measured = _measured(notes, plan, costs), True
     return Expected(simulate(plan, costs, replace(ONE_HOST, moments_travel=run.send_optimizer_state)), measured)
 
 
-def _notes(folders: Iterable[Path], plan: Plan) -> dict[tuple[int, int], list[float]]:
+def _notes(carried_out: Iterable[tuple[Plan, Path]]) -> dict[tuple[int, int], list[float]]:
     """Seconds of the rows by action and stage, over all runs."""
     notes: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for folder in folders:
+    for plan, folder in carried_out:
         if not (folder / "slots").is_dir():
             continue
         slots = Slots(folder / "slots", {})
