@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from torch import nn
 
 from layerline.api import load, resume, train
@@ -253,3 +254,16 @@ def test_a_run_holds_its_folder_until_the_result_is_written(tmp_path: Path) -> N
     resume(folder, data=tiny_data(), network=blocks)
     assert len(refused) > before
     assert all(refused)
+
+
+def test_an_error_says_how_this_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk used to say `layerline resume RUN_DIR`, to be filled in by hand."""
+    where = tmp_path / "my runs" / "tiny"
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("layerline.runtime.checkpoint.save_file", full)
+    with pytest.raises(LayerlineError, match="No space left") as refused:
+        train(tiny_run(), data=tiny_data(), out_dir=where)
+    assert refused.value.hint == f"the last checkpoint is whole: layerline resume '{where}'"

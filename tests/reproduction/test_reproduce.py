@@ -210,7 +210,9 @@ def test_seeds(tmp_path: Path) -> None:
     zero, one = line["accuracies"]["0"], line["accuracies"]["1"]
     assert line["accuracy"] == pytest.approx((zero + one) / 2)
     assert line["spread"] == pytest.approx(abs(zero - one) / 2**0.5)
-    missing = next(each for each in json.loads(done.out)["lines"] if each["cell"] == "cifar-10-fixed-softmax-all-layers")
+    missing = next(
+        each for each in json.loads(done.out)["lines"] if each["cell"] == "cifar-10-fixed-softmax-all-layers"
+    )
     assert (missing["accuracy"], missing["planned_from"]) == (None, "cost model")
     assert " ± " in (tmp_path / "runs/reproduce/pff-tables-1/tables.md").read_text()
 

@@ -23,14 +23,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerline.errors import CheckpointError, UsageError
+from layerline.errors import CheckpointError, LayerlineError, UsageError
 from layerline.events import EpochDone, Event, Listener, Minibatch, Row, Started
 from layerline.files import alone_in, cannot_write, sweep, write_text
 from layerline.reporting.environment import describe
@@ -117,9 +118,19 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from None
         return values
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Holds the folder while something is written to it. UsageError where another process holds it."""
-        return alone_in(self.path)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds the folder while something is written to it. UsageError where another process holds it.
+
+        Errors that come up meanwhile call the folder by its name where they say RUN_DIR.
+        """
+        with alone_in(self.path):
+            try:
+                yield
+            except LayerlineError as error:
+                if error.hint:
+                    error.hint = error.hint.replace("RUN_DIR", shlex.quote(str(self.path)))
+                raise
 
     @contextmanager
     def listening(self, listener: Listener, *, tensorboard: bool = False) -> Iterator[Listener]:
