@@ -1,111 +1,208 @@
-"""What blocks at different speeds, and codes at their boundaries, cost in accuracy: over several seeds, beside the
-synchronous stream.
+"""Decoupled greedy learning with blocks at different speeds, and with codes at their boundaries, beside it in step.
 
-    python benchmarks/asynchronous.py                                     the digits, a small network: minutes
-    python benchmarks/asynchronous.py dgl-cifar10 --epochs 15 --seeds 0   any preset of a stream
-    python benchmarks/asynchronous.py --only codes
+    python benchmarks/asynchronous.py digits --seeds 0 1 2             a small network on the digits: minutes
+    python benchmarks/asynchronous.py cifar-10 --seeds 0 --epochs 8    dgl-cifar10; flags of `layerline train`
+    python benchmarks/asynchronous.py cifar-10 --only speeds --slow 1 3 5 --paces random --buffers 1 5
+    python benchmarks/asynchronous.py cifar-10 --epochs 8 --table --markdown    what there is; nothing is trained
+    python benchmarks/asynchronous.py cifar-10 --epochs 8 --plot docs/results/free-running.svg
 
-A slow-down is given to one block after the other, as in the paper (arXiv 2106.06401): a row is the mean over blocks and
-seeds. Test accuracy in %.
+A slow-down is given to one block at a time, as in the paper (arXiv 2106.06401), to each or to those of --slow; a row
+is the mean over these blocks and the seeds. At a regular pace the size M of the buffers has no effect, so only the
+smallest is run. Accuracy in %: of the digits on the test set, of CIFAR-10 on the 10,000 training images that are held
+out. "Ratio" is how many times less travels than the outputs would in float32, "error" the relative error of what
+arrives.
+
+Every cell is a run through the command line in one process on one thread, kept as a file in --results. A cell that is
+there is not trained again unless its flags have changed, so the benchmark can be stopped, and goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from kept_cells import Results, show, train
 
-from layerline.api import train
-from layerline.data.catalog import load_dataset
-from layerline.presets.presets import preset
-from layerline.runtime.stream.model import build_stream_model
-from layerline.stream_run import StreamRun
-
-DIGITS: dict[str, Any] = {
-    "kind": "stream",
-    "dataset": "digits",
-    "network": {"kind": "conv", "widths": [16, 32, 32]},
-    "epochs": 10,
-    "batch_size": 64,
-    "optimizer": {"lr": 0.05},
-    "precision": "32-true",
+WHAT: dict[str, tuple[str, list[str], int]] = {
+    "digits": (str(Path(__file__).with_name("asynchronous-digits.toml")), [], 3),
+    "cifar-10": ("dgl-cifar10", ["--validation"], 5),
 }
-BOUNDARIES: dict[str, dict[str, Any]] = {
-    "bfloat16": {"kind": "bf16"},
-    "int8": {"kind": "int8"},
-    "codes, 2 channels, 16 codes (16×)": {"kind": "vq", "dims": 2, "codes": 16},
-    "codes, 4 channels, 256 codes (16×)": {"kind": "vq", "dims": 4, "codes": 256},
-    "codes, 4 channels, 16 codes (32×)": {"kind": "vq", "dims": 4, "codes": 16},
-    "codes, 8 channels, 256 codes (32×)": {"kind": "vq", "dims": 8, "codes": 256},
-    "the same, decay 0.6": {"kind": "vq", "dims": 8, "codes": 256, "decay": 0.6},
+"""Presets, flags over them, blocks."""
+IN_STEP = "in step"
+CODES: dict[str, list[str]] = {
+    "bf16": ["--boundary", "bf16"],
+    "int8": ["--boundary", "int8"],
+    "vq, 2 channels, 16 codes": ["--boundary", "vq", "--dims", "2", "--codes", "16"],
+    "vq, 4 channels, 256 codes": ["--boundary", "vq", "--dims", "4", "--codes", "256"],
+    "vq, 4 channels, 16 codes": ["--boundary", "vq", "--dims", "4", "--codes", "16"],
+    "vq, 8 channels, 256 codes": ["--boundary", "vq", "--dims", "8", "--codes", "256"],
+    "the same, decay 0.6": ["--boundary", "vq", "--dims", "8", "--codes", "256", "--decay", "0.6"],
 }
 
 
-class Bench:
-    """The same run with other settings; `base` is that of a preset."""
+@dataclass(frozen=True)
+class Cell:
+    """A run of the table. `slow`: the block that is slowed down, from 1; 0: none."""
 
-    def __init__(self, base: dict[str, Any], seeds: list[int], console: Console) -> None:
-        self.base, self.seeds, self.console = base, seeds, console
-        run = StreamRun.from_dict(base)
-        self.blocks = len(build_stream_model(run, load_dataset(run.dataset)).blocks)
-        self.table = Table()
-        for column in ("", "runs", "mean", "lowest", "highest", "ratio", "error"):
-            self.table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    what: str
+    row: str
+    seed: int
+    flags_of_row: tuple[str, ...] = ()
+    slow: int = 0
+    more: tuple[str, ...] = ()
 
-    def row(self, name: str, *settings: dict[str, Any]) -> None:
-        """Train with each of the settings, for every seed."""
-        values = [
-            train(StreamRun.from_dict(self.base | each | {"seed": s})).values for each in settings for s in self.seeds
-        ]
-        right = [100 * value["test_accuracy"] for value in values]
-        crossed = [entry for value in values for entry in value["boundaries"]]
-        plain = sum(entry["bytes"] * entry["ratio"] for entry in crossed)
-        ratio = plain / max(1, sum(entry["bytes"] for entry in crossed))
-        error = statistics.mean(entry["error"] for entry in crossed) if crossed else 0.0
-        cells = [f"{cell:.2f}" for cell in (statistics.mean(right), min(right), max(right))]
-        self.table.add_row(name, str(len(right)), *cells, f"{ratio:.1f}", f"{error:.3f}")
-        self.console.print(name, *cells, f"{ratio:.1f}", f"{error:.3f}")
+    @property
+    def name(self) -> str:
+        """Also of its file."""
+        block = f" block-{self.slow}" if self.slow else ""
+        return f"{self.what} {self.row.replace(',', '')}{block} seed-{self.seed}"
 
-    def slowdowns(self, factors: list[float], buffers: list[int], pace: str) -> None:
-        """One block slowed down, one after the other."""
-        for buffer in buffers:
-            for factor in factors:
-                timing = {"kind": "async", "buffer": buffer, "pace": pace}
-                slow = [
-                    [factor if block == each else 1.0 for block in range(self.blocks)] for each in range(self.blocks)
-                ]
-                settings = [{"timing": timing | {"slowdowns": each}} for each in (slow if factor != 1 else slow[:1])]
-                self.row(f"{pace} pace, M = {buffer}, one block × {factor:g}", *settings)
+    @property
+    def flags(self) -> list[str]:
+        """Of `layerline train`, after the preset."""
+        own = ["--seed", str(self.seed), "--threads", "1", *self.flags_of_row]
+        return [*own, *WHAT[self.what][1], *self.more]
+
+    def train(self) -> dict[str, Any]:
+        """`result.json` of the run. CalledProcessError where it fails."""
+        return train(WHAT[self.what][0], *self.flags)
+
+
+def freely(what: str, pace: str, buffer: int, factor: float, slow: int) -> list[str]:
+    """The flags of blocks that run freely, one of them slowed down."""
+    slowdowns = [f"{factor:g}" if block == slow else "1" for block in range(1, WHAT[what][2] + 1)]
+    return ["--timing", "async", "--pace", pace, "--buffer", str(buffer), "--slowdowns", ",".join(slowdowns)]
+
+
+def cells(asked: argparse.Namespace, more: Sequence[str]) -> Iterator[Cell]:
+    """All rows of a seed, then those of the next."""
+    slow = asked.slow or range(1, WHAT[asked.what][2] + 1)
+    for seed in asked.seeds:
+        yield Cell(asked.what, IN_STEP, seed, more=tuple(more))
+        if asked.only in (None, "speeds"):
+            for pace in asked.paces:
+                for buffer in sorted(asked.buffers)[: 1 if pace == "regular" else None]:
+                    for factor in asked.factors:
+                        row = f"{pace} pace, M = {buffer}, × {factor:g}"
+                        for block in slow if factor != 1 else [0]:
+                            flags = tuple(freely(asked.what, pace, buffer, factor, block))
+                            yield Cell(asked.what, row, seed, flags, block, tuple(more))
+        if asked.only in (None, "codes"):
+            for row in asked.codes:
+                yield Cell(asked.what, row, seed, tuple(CODES[row]), more=tuple(more))
+
+
+def accuracy(result: dict[str, Any]) -> float:
+    """In %, on what was held out, else on the test set."""
+    found = result["validation_accuracy"]
+    return 100 * float(result["test_accuracy"] if found is None else found)
+
+
+def travelled(result: dict[str, Any]) -> tuple[float, float]:
+    """How many times less than in float32, and the relative error; over all boundaries."""
+    crossed = result.get("boundaries", [])
+    if not crossed:
+        return 1.0, 0.0
+    plain = sum(each["bytes"] * each["ratio"] for each in crossed)
+    return plain / max(1, sum(each["bytes"] for each in crossed)), statistics.mean(each["error"] for each in crossed)
+
+
+def by_row(wanted: Sequence[Cell], results: Results) -> dict[str, list[dict[str, Any]]]:
+    """The finished cells of each row."""
+    found: dict[str, list[dict[str, Any]]] = {cell.row: [] for cell in wanted}
+    for cell in wanted:
+        if result := results.find(cell):
+            found[cell.row].append(result)
+    return found
+
+
+def lines(wanted: Sequence[Cell], results: Results) -> list[list[str]]:
+    """The table."""
+    table = [["", "runs", "mean", "lowest", "highest", "ratio", "error"]]
+    for row, there in by_row(wanted, results).items():
+        right = [accuracy(result) for result in there]
+        numbers = [f"{of(right):.2f}" for of in (statistics.mean, min, max)] if right else ["–"] * 3
+        crossed = [travelled(result) for result in there]
+        means = [statistics.mean(each) for each in zip(*crossed, strict=True)]
+        ratio, error = (f"{means[0]:.1f}", f"{means[1]:.3f}") if crossed else ("–", "–")
+        table.append([row, str(len(there)), *numbers, ratio, error])
+    return table
+
+
+def plot(wanted: Sequence[Cell], results: Results, path: Path) -> None:
+    """Accuracy against the slow-down, a line for each pace and M; in step as a dashed line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = by_row(wanted, results)
+    curves: dict[str, list[tuple[float, list[float]]]] = {}
+    for row, there in found.items():
+        way, marked, factor = row.partition(", × ")
+        if marked and there:
+            curves.setdefault(way, []).append((float(factor), [accuracy(result) for result in there]))
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for way, points in curves.items():
+        at = [factor for factor, _ in points]
+        (line,) = axes.plot(at, [statistics.mean(right) for _, right in points], marker="o", label=way)
+        low, high = ([of(right) for _, right in points] for of in (min, max))
+        axes.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if found[IN_STEP]:
+        mean = statistics.mean(map(accuracy, found[IN_STEP]))
+        axes.axhline(mean, color="black", linestyle="--", linewidth=1, label=IN_STEP)
+    axes.set(xlabel="time of one block's step over that of the others", ylabel="accuracy in %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
+def parse(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+    """The parser, what was asked for, and the flags that are for `layerline train`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("what", choices=list(WHAT))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.2, 2.0, 4.0])
+    parser.add_argument("--slow", type=int, nargs="+", help="The blocks that are slowed down; left out: each.")
+    parser.add_argument("--buffers", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--paces", nargs="+", choices=["regular", "random"], default=["regular", "random"])
+    parser.add_argument("--only", choices=["speeds", "codes"])
+    parser.add_argument("--codes", nargs="+", choices=list(CODES), default=list(CODES))
+    parser.add_argument("--results", type=Path, default=Path("asynchronous-results"), help="Where finished cells are.")
+    parser.add_argument("--table", action="store_true", help="Train nothing: print what there is.")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--plot", type=Path, help="Train nothing: draw what there is.")
+    return parser, *parser.parse_known_args(words)
 
 
 def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset", nargs="?", help="a preset of a stream; left out: a small network on the digits")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.2, 2.0, 4.0])
-    parser.add_argument("--buffers", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--paces", nargs="+", default=["regular", "random"])
-    parser.add_argument("--only", choices=["speeds", "codes"])
-    arguments = parser.parse_args()
-    base = preset(arguments.preset).run.to_dict() if arguments.preset else dict(DIGITS)
-    base |= {"threads": arguments.threads} | ({"epochs": arguments.epochs} if arguments.epochs else {})
-    console = Console(width=120)
-    bench = Bench(base, arguments.seeds, console)
-    bench.row("synchronous", {})
-    if arguments.only != "codes":
-        for pace in arguments.paces:
-            bench.slowdowns(arguments.factors, arguments.buffers, pace)
-    if arguments.only != "speeds":
-        for name, boundary in BOUNDARIES.items():
-            bench.row(name, {"boundary": boundary})
-    bench.table.title = f"{base['dataset']}, {base['epochs']} epochs, seeds {arguments.seeds}: test accuracy in %"
-    console.print(bench.table)
+    """Train what is missing, print the table, draw the plot."""
+    parser, asked, more = parse()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    results, wanted = Results(asked.results), list(cells(asked, more))
+    try:
+        for number, cell in enumerate(wanted, start=1):
+            if asked.table or asked.plot or results.find(cell):
+                continue
+            result = cell.train()
+            results.keep(cell, result)
+            said = f"{number}/{len(wanted)} {cell.name}: {accuracy(result):.2f} in {result['train_seconds']:.0f} s"
+            print(said, file=sys.stderr, flush=True)
+    except subprocess.CalledProcessError as error:
+        parser.exit(1, f"error: a cell ended with status {error.returncode}; finished ones are kept\n")
+    if asked.plot:
+        plot(wanted, results, asked.plot)
+    if asked.table or not asked.plot:
+        show(lines(wanted, results), asked.markdown)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""`benchmarks/asynchronous.py`: which runs its cells are, and what is printed of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import asynchronous
+import pytest
+from kept_cells import Results
+
+from layerline.cli.flags import add_settings, settings_of
+from layerline.cli.resolve import resolve
+from layerline.schedules.timing import Async
+from layerline.stream_run import StreamRun
+
+
+def run_of(cell: asynchronous.Cell) -> StreamRun:
+    """What `layerline train` makes of its flags."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_settings(parser, StreamRun)
+    run = resolve(asynchronous.WHAT[cell.what][0], flags=settings_of(parser.parse_args(cell.flags)))
+    assert isinstance(run, StreamRun)
+    return run
+
+
+def wanted(*words: str) -> list[asynchronous.Cell]:
+    _, asked, more = asynchronous.parse(words)
+    return list(asynchronous.cells(asked, more))
+
+
+@pytest.mark.parametrize("what", list(asynchronous.WHAT))
+def test_every_cell_is_a_run_of_its_own(what: str) -> None:
+    every = wanted(what, "--seeds", "0", "1")
+    assert len({cell.name for cell in every}) == len(every)
+    assert len({run_of(cell).digest() for cell in every}) == len(every)
+    blocks = asynchronous.WHAT[what][2]
+    assert len(every) == 2 * (1 + 3 * (1 + 3 * blocks) + len(asynchronous.CODES))
+
+
+def test_a_row_is_over_the_blocks_that_are_slowed_down() -> None:
+    slowed = [cell for cell in wanted("cifar-10", "--seeds", "0", "--slow", "2", "5") if cell.row.endswith("× 4")]
+    found = [(cell.row, timing.slowdowns) for cell in slowed if isinstance(timing := run_of(cell).timing, Async)]
+    for row in ("regular pace, M = 1, × 4", "random pace, M = 1, × 4", "random pace, M = 5, × 4"):
+        assert [slow for name, slow in found if name == row] == [(1, 4, 1, 1, 1), (1, 1, 1, 1, 4)]
+
+
+def test_flags_that_are_not_ours_belong_to_the_cells() -> None:
+    every = wanted("cifar-10", "--epochs", "8", "--only", "codes", "--codes", "int8", "--seeds", "3")
+    assert [cell.row for cell in every] == ["in step", "int8"]
+    assert {(run.epochs, run.seed, run.validation) for run in map(run_of, every)} == {(8, 3, True)}
+
+
+def test_a_real_cell_and_its_table_and_plot(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    words = ["digits", "--seeds", "0", "--only", "speeds", "--paces", "regular", "--factors", "2", "--slow", "2"]
+    every = wanted(*words, "--max-steps", "6")
+    for cell in every:
+        results.keep(cell, cell.train())
+    accuracies = [asynchronous.accuracy(results.find(cell) or {}) for cell in every]
+    head, step, slowed = asynchronous.lines(every, results)
+    assert head == ["", "runs", "mean", "lowest", "highest", "ratio", "error"]
+    assert step[:3] == ["in step", "1", f"{accuracies[0]:.2f}"]
+    assert slowed[:3] == ["regular pace, M = 1, × 2", "1", f"{accuracies[1]:.2f}"]
+    asynchronous.plot(every, results, tmp_path / "plot.svg")
+    assert "in step" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
+
+
+def test_what_travels_is_counted_over_all_boundaries() -> None:
+    boundaries = [{"bytes": 100, "ratio": 10.0, "error": 0.2}, {"bytes": 300, "ratio": 30.0, "error": 0.4}]
+    assert asynchronous.travelled({"boundaries": boundaries}) == pytest.approx((25.0, 0.3))
+    assert asynchronous.travelled({}) == (1.0, 0.0)
