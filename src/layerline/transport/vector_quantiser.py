@@ -31,7 +31,7 @@ _CHUNK = 1 << 19
 """Scores of one product: 2 MB, small enough for caches. The vectors are an odd multiple of 16, since scores a power of
 two apart would share a few places of the cache."""
 _FOLLOWED = 32
-"""Vectors a code that a minibatch's statistics are taken from; more would cost as much as the assignment."""
+"""Vectors a code that a minibatch's statistics are taken from; all take longer than the assignment to few codes."""
 
 
 def grouped(h: Tensor, dims: int) -> Tensor:
@@ -75,15 +75,16 @@ def _highest(scores_GKN: Tensor) -> tuple[Tensor, Tensor]:
 
 def summed(x_NGD: Tensor, indices_NG: Tensor, entries: int) -> tuple[Tensor, Tensor]:
     """How many vectors have each index, [G, K], and their sums, [G, K, D]."""
-    groups, dims = x_NGD.shape[1:]
-    lifted_NGE = functional.pad(x_NGD, (0, 1), value=1.0)
+    count, groups, dims = x_NGD.shape
+    lifted_NGE = functional.pad(x_NGD, (0, 1), value=1.0)  # a one beside each vector, which adds up to the count
+    sums = x_NGD.new_zeros(groups * entries, dims + 1)
     if x_NGD.device.type == "cpu":
-        sums = x_NGD.new_zeros(groups * entries, dims + 1)
-        sums = sums.index_add_(0, _flat(indices_NG, entries), lifted_NGE.flatten(0, 1)).view(groups, entries, dims + 1)
-    else:  # accelerators would add in any order: other bits each time
-        hits_GNK = functional.one_hot(indices_NG.T, entries).to(x_NGD.dtype)
-        sums = torch.bmm(hits_GNK.transpose(1, 2), lifted_NGE.transpose(0, 1))
-    return sums[:, :, dims], sums[:, :, :dims]
+        sums.index_add_(0, _flat(indices_NG, entries), lifted_NGE.flatten(0, 1))
+    else:  # accelerators would add rows in any order, with other bits each time
+        hits_GNK = x_NGD.new_zeros(groups, count, entries).scatter_(2, indices_NG.T[:, :, None], 1.0)
+        torch.bmm(hits_GNK.transpose(1, 2), lifted_NGE.transpose(0, 1), out=sums.view(groups, entries, dims + 1))
+    sums_GKE = sums.view(groups, entries, dims + 1)
+    return sums_GKE[:, :, dims], sums_GKE[:, :, :dims]
 
 
 def chosen(codes_GKD: Tensor, indices_NG: Tensor) -> Tensor:
