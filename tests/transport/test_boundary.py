@@ -20,7 +20,7 @@ from layerline.transport.boundary import (
     Sender,
     VectorQuantised,
 )
-from layerline.transport.vector_quantiser import bits, chosen, grouped, nearest, pack, ungrouped, unpack
+from layerline.transport.vector_quantiser import bits, chosen, grouped, nearest, pack, summed, ungrouped, unpack
 
 
 def draw(version: int) -> Generator:
@@ -74,6 +74,60 @@ def test_the_nearest_code_is_found_and_so_is_its_distance() -> None:
     assert torch.equal(indices, distance.argmin(2))
     assert x.square().sum() - nearness == pytest.approx(float(distance.amin(2).sum()), rel=1e-4)
     assert torch.equal(chosen(codes, indices)[7, 2], codes[2, indices[7, 2]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.sampled_from([1, 2, 15, 16, 17, 700]),
+    groups=st.integers(1, 3),
+    dims=st.integers(1, 5),
+    entries=st.sampled_from([2, 3, 16, 257, 4096]),
+    seed=st.integers(0, 99),
+)
+def test_nearest_codes_and_their_means_are_those_written_out(
+    count: int, groups: int, dims: int, entries: int, seed: int
+) -> None:
+    """Over the borders of chunks, too; whole numbers, so there are ties (the first code wins) and sums are exact."""
+    draws = Generator().manual_seed(seed)
+    x = torch.randint(-3, 4, (count, groups, dims), generator=draws).float()
+    codes = torch.randint(-3, 4, (groups, entries, dims), generator=draws).float()
+    indices, nearness = nearest(x, codes)
+    counts, sums = torch.zeros(groups, entries), torch.zeros(groups, entries, dims)
+    error = 0.0
+    for group in range(groups):
+        for vector, index in zip(x[:, group], indices[:, group].tolist(), strict=True):
+            distances = (codes[group] - vector).square().sum(1)
+            assert index == int((distances == distances.min()).nonzero()[0])
+            error += float(distances[index])
+            counts[group, index] += 1
+            sums[group, index] += vector
+    assert float(x.square().sum() - nearness) == error
+    assert all(
+        torch.equal(ours, plain) for ours, plain in zip(summed(x, indices, entries), (counts, sums), strict=True)
+    )
+    assert torch.equal(chosen(codes, indices)[:, -1], codes[-1][indices[:, -1]])
+
+
+def test_the_same_outputs_give_the_same_bits() -> None:
+    def coded() -> list[Tensor]:
+        sender, _ = ends(VectorQuantised(dims=4, codes=16, decay=0.6, refresh=2), (16, 8, 8))
+        assert isinstance(sender, QuantisingSender)
+        parcels = [
+            sender.encode(torch.randn(32, 16, 8, 8, generator=Generator().manual_seed(step))) for step in range(5)
+        ]
+        return [parcel["indices"] for parcel in parcels] + list(sender.tensors().values())
+
+    assert all(torch.equal(one, other) for one, other in zip(coded(), coded(), strict=True))
+
+
+def test_what_arrives_has_the_precision_of_the_run() -> None:
+    boundary, h = VectorQuantised(dims=4, codes=16), clusters(7, (8, 3, 3)).bfloat16()
+    sender, receiver = boundary.ends((8, 3, 3), torch.bfloat16, draw, torch.device("cpu"))
+    assert isinstance(sender, QuantisingSender)
+    arrived = receiver.decode(receiver.accept(sender.encode(h)))
+    expected = chosen(sender.book.codes_GKD, nearest(grouped(h, 4), sender.book.codes_GKD)[0])
+    assert arrived.dtype == torch.bfloat16
+    assert torch.equal(arrived, ungrouped(expected, h.shape).bfloat16())
 
 
 @settings(max_examples=20, deadline=None)

@@ -249,7 +249,7 @@ class QuantisingReceiver(Receiver):
         shape = tuple(parcel["shape"].tolist())
         groups, _, dims = codes.shape
         indices = unpack(parcel["indices"], self._width, math.prod(shape) // dims).view(-1, groups)
-        return ungrouped(chosen(codes, indices), shape).to(self._dtype)
+        return ungrouped(chosen(codes.to(self._dtype), indices), shape)
 
     def keep(self, parcels: Iterable[Parcel]) -> None:
         used = {int(parcel["version"]) for parcel in parcels} | {max(self.versions, default=0)}

@@ -22,14 +22,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 EPS = 1e-5
 _DEAD = 0.05
 """A code nearest to less than this part of an equal share of the vectors is dead."""
-_CHUNK = 1 << 20
-"""Scores of one product: 4 MB, small enough for caches."""
+_CHUNK = 1 << 19
+"""Scores of one product: 2 MB, small enough for caches. The vectors are an odd multiple of 16, since scores a power of
+two apart would share a few places of the cache."""
 _FOLLOWED = 32
-"""Vectors a code that a minibatch's statistics are taken from; more would cost as much as the assignment."""
+"""Vectors a code that a minibatch's statistics are taken from; all take longer than the assignment to few codes."""
 
 
 def grouped(h: Tensor, dims: int) -> Tensor:
@@ -47,22 +49,53 @@ def ungrouped(x_NGD: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def nearest(x_NGD: Tensor, codes_GKD: Tensor) -> tuple[Tensor, Tensor]:
-    """The index of the nearest code, int64 [N, G], and the sum of |x|² − |distance|², float64 []."""
-    half = codes_GKD.square().sum(2)[:, None] / 2
-    rows = max(1, _CHUNK // (codes_GKD.shape[0] * codes_GKD.shape[1]))
+    """The index of the nearest code, int64 [N, G], the first of equal ones; and the sum of |x|² − |distance|²,
+    float64 []."""
+    minus_half = codes_GKD.square().sum(2, keepdim=True) / -2
+    rows = 32 * max(1, _CHUNK // (32 * codes_GKD.shape[0] * codes_GKD.shape[1])) - 16
     indices, nearness = [], torch.zeros((), dtype=torch.float64, device=x_NGD.device)
     for part in x_NGD.split(rows):
-        best, index = torch.baddbmm(half, part.transpose(0, 1), codes_GKD.transpose(1, 2), beta=-1).max(2)
-        indices.append(index.T)
+        best, index_GN = _highest(torch.baddbmm(minus_half, codes_GKD, part.permute(1, 2, 0)))
+        indices.append(index_GN)
         nearness += 2 * best.sum()
-    return torch.cat(indices), nearness
+    return torch.cat(indices, 1).T, nearness
+
+
+def _highest(scores_GKN: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest of K scores and its index, the first of equal ones; [G, N] each."""
+    if scores_GKN.device.type != "cpu":
+        return scores_GKN.max(1)
+    # On CPUs `max` with indices goes score by score. Pooling has the same meaning, a window over K in N channels that
+    # lie side by side, and takes as many of them at once as fit into a register.
+    groups, entries, count = scores_GKN.shape
+    images = scores_GKN.view(groups, entries, 1, count).permute(0, 3, 1, 2)
+    best, index = functional.max_pool2d(images, (entries, 1), return_indices=True)
+    return best.flatten(1), index.flatten(1)
+
+
+def summed(x_NGD: Tensor, indices_NG: Tensor, entries: int) -> tuple[Tensor, Tensor]:
+    """How many vectors have each index, [G, K], and their sums, [G, K, D]."""
+    count, groups, dims = x_NGD.shape
+    lifted_NGE = functional.pad(x_NGD, (0, 1), value=1.0)  # a one beside each vector, which adds up to the count
+    sums = x_NGD.new_zeros(groups * entries, dims + 1)
+    if x_NGD.device.type == "cpu":
+        sums.index_add_(0, _flat(indices_NG, entries), lifted_NGE.flatten(0, 1))
+    else:  # accelerators would add rows in any order, with other bits each time
+        hits_GNK = x_NGD.new_zeros(groups, count, entries).scatter_(2, indices_NG.T[:, :, None], 1.0)
+        torch.bmm(hits_GNK.transpose(1, 2), lifted_NGE.transpose(0, 1), out=sums.view(groups, entries, dims + 1))
+    sums_GKE = sums.view(groups, entries, dims + 1)
+    return sums_GKE[:, :, dims], sums_GKE[:, :, :dims]
 
 
 def chosen(codes_GKD: Tensor, indices_NG: Tensor) -> Tensor:
     """The codes of these indices, [N, G, D]."""
-    groups, entries, dims = codes_GKD.shape
-    first = torch.arange(groups, device=indices_NG.device) * entries
-    return codes_GKD.reshape(-1, dims)[indices_NG + first]
+    entries, dims = codes_GKD.shape[1:]
+    return codes_GKD.reshape(-1, dims).index_select(0, _flat(indices_NG, entries)).view(*indices_NG.shape, dims)
+
+
+def _flat(indices_NG: Tensor, entries: int) -> Tensor:
+    """The same among the codes of all groups in a row, [N · G]."""
+    return (indices_NG + torch.arange(indices_NG.shape[1], device=indices_NG.device) * entries).flatten()
 
 
 @dataclass
@@ -118,11 +151,9 @@ class Codebook:
         if len(x_NGD) > _FOLLOWED * entries:  # the distance is no whole number, so it falls on every column of an image
             spread = torch.linspace(0, len(x_NGD) - 1, _FOLLOWED * entries, dtype=torch.float64).long()
             x_NGD, indices_NG = (all_N[spread.to(x_NGD.device)] for all_N in (x_NGD, indices_NG))
-        indices_GN = indices_NG.T
-        hits_GNK = torch.zeros(*indices_GN.shape, entries, device=x_NGD.device)
-        hits_GNK.scatter_(2, indices_GN[:, :, None], 1.0)
-        self.count_GK.lerp_(hits_GNK.sum(1), 1 - self.decay)
-        self.sum_GKD.lerp_(torch.bmm(hits_GNK.transpose(1, 2), x_NGD.transpose(0, 1)), 1 - self.decay)
+        count_GK, sum_GKD = summed(x_NGD, indices_NG, entries)
+        self.count_GK.lerp_(count_GK, 1 - self.decay)
+        self.sum_GKD.lerp_(sum_GKD, 1 - self.decay)
         self.age += 1
 
     def _vectors(self, x_NGD: Tensor) -> Tensor:
@@ -141,8 +172,8 @@ def bits(entries: int) -> int:
 def pack(indices: Tensor, width: int) -> Tensor:
     """Indices of `width` bits (1, 2, 4, 8: in uint8, several a byte; 16: in int16), flat."""
     if width == 16:
-        return indices.flatten().to(torch.int16)
-    each, flat = 8 // width, indices.flatten().to(torch.uint8)
+        return indices.to(torch.int16).flatten()
+    each, flat = 8 // width, indices.to(torch.uint8).flatten()
     padded = torch.cat((flat, flat.new_zeros(-len(flat) % each))).view(-1, each)
     packed = padded[:, 0]
     for place in range(1, each):
