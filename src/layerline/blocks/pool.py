@@ -15,15 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class GridMean(nn.AdaptiveAvgPool2d):
+class GridMean(nn.Module):
     """Mean over each cell of a grid. [B, C, H, W] -> [B, C, rows, columns]"""
 
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        size = self.output_size
-        rows, columns = (size, size) if isinstance(size, int) else size
-        assert rows is not None
-        assert columns is not None
-        return grid_mean(x_BCHW, rows, columns)
+        return grid_mean(x_BCHW, self.rows, self.columns)
+
+    def extra_repr(self) -> str:
+        return f"{self.rows}, {self.columns}"
 
 
 def grid_mean(x_BCHW: Tensor, rows: int, columns: int) -> Tensor:
@@ -43,7 +46,7 @@ class _EvenMean(torch.autograd.Function):
         return functional.avg_pool2d(x, (h, w))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         h, w = ctx.cell  # type: ignore[attr-defined]

@@ -49,9 +49,9 @@ class _SpatialAverages(BaseHead):
     def build(self, block_output_shape: tuple[int, ...], classes: int, ahead: Sequence[nn.Module]) -> nn.Module:
         channels = self._image_channels(block_output_shape, 2)
         return nn.Sequential(
-            GridMean((_quarter(block_output_shape[1]), _quarter(block_output_shape[2]))),
+            GridMean(_quarter(block_output_shape[1]), _quarter(block_output_shape[2])),
             *self._convolutions(channels),
-            GridMean(2),
+            GridMean(2, 2),
             nn.Flatten(),
             *chain.from_iterable(_linear(4 * channels) for _ in range(self.hidden)),
             nn.Linear(4 * channels, classes),
@@ -89,7 +89,7 @@ class CnnHead(BaseHead):
         channels = self._image_channels(block_output_shape, 2)
         return nn.Sequential(
             *chain.from_iterable(_conv(channels, channels, 3) for _ in range(self.convolutions)),
-            GridMean(2),
+            GridMean(2, 2),
             nn.BatchNorm2d(channels),
             nn.Flatten(),
             nn.Linear(4 * channels, classes),
