@@ -1,4 +1,4 @@
-"""Means over patches: PyTorch's numbers, and a gradient that lies as the image does."""
+"""What makes images smaller: PyTorch's numbers, and a gradient that lies as the image does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from layerline.blocks.pool import GridMean, grid_mean
+from layerline.blocks.resnet import PaddedShortcut
 
 LAYOUTS = pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["last", "first"])
 
@@ -37,4 +38,16 @@ def test_the_gradient_lies_as_the_image_does(grid: tuple[int, int], layout: torc
     x = images(3, 5, 6, 8, layout=layout)
     y = grid_mean(x, *grid)
     (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert gradient.stride() == x.stride()
+
+
+@LAYOUTS
+def test_a_shortcut_without_parameters_takes_every_second_pixel(layout: torch.memory_format) -> None:
+    """Its gradient lies as the image does; that of a slice is channels first whatever the image is."""
+    x = images(3, 5, 6, 8, layout=layout)
+    y = PaddedShortcut(5, 7, stride=2)(x)
+    assert torch.equal(y[:, :5], x[:, :, ::2, ::2])
+    assert not y[:, 5:].any()
+    (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert gradient.sum() == gradient[:, :, ::2, ::2].sum() == y[:, :5].numel()
     assert gradient.stride() == x.stride()
