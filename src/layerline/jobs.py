@@ -25,6 +25,7 @@ from layerline.runtime.checkpoint import Checkpoints
 from layerline.runtime.execute import AnyTrainer, Execution, make_trainer
 from layerline.runtime.judging import readouts_of
 from layerline.runtime.members import Membership, join_seconds
+from layerline.runtime.memory import kept_memory
 from layerline.runtime.model import build_model
 from layerline.runtime.own_data import gather, refuse_missing
 from layerline.runtime.saved import save_model
@@ -57,7 +58,7 @@ class OneProcess:
         checkpoints = Checkpoints(folder.checkpoints, run.digest(), data.digest()) if folder else None
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
         with folder.alone() if folder else nullcontext():
-            with compute_threads(run), hears as heard:
+            with compute_threads(run), kept_memory(), hears as heard:
                 if folder and isinstance(trainer, FreeTrainer):
                     trainer.order.write(folder.order)
                 execution = Execution(trainer, data, checkpoints, heard, stop)

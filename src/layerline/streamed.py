@@ -29,6 +29,7 @@ from layerline.reporting.gantt_stream import draw_stream
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
 from layerline.runtime.members import Board, Membership, join_seconds, placement
+from layerline.runtime.memory import kept_memory
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.cuts import Cuts, newest
@@ -100,7 +101,7 @@ class BaseStreamJob(ABC):
         """
         member = Membership.of_environment()
         hears = folder.listening(listener, tensorboard=tensorboard) if folder else nullcontext(listener)
-        with compute_threads(self.run):
+        with compute_threads(self.run), kept_memory():
             if not (member and folder):
                 with folder.alone() if folder else nullcontext(), hears as heard:
                     return self._alone(self, folder, heard, stop).carry_out()

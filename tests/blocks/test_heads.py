@@ -19,6 +19,7 @@ from layerline.blocks.heads.heads import Head, build_heads, head_shares
 from layerline.blocks.heads.image import CnnHead, ConvHead, MlpHead, MlpSrHead, PooledHead
 from layerline.blocks.heads.text import SharedUnembedding, SharedUnembeddingHead, UnembeddingHead
 from layerline.blocks.layer import BaseArchitecture, PoolLinear, Unembedding
+from layerline.blocks.pool import GridMean
 from layerline.blocks.resnet import ResNet
 from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
@@ -47,8 +48,8 @@ def parts(head: nn.Module) -> str:
                 said.append(f"norm {module.num_features}")
             case nn.ReLU():
                 said.append("relu")
-            case nn.AdaptiveAvgPool2d(output_size=size):
-                said.append(f"pool {size}")
+            case GridMean(rows=rows, columns=columns):
+                said.append(f"pool {rows}×{columns}")
     return ", ".join(said)
 
 
@@ -76,14 +77,14 @@ def test_every_head_on_every_family_learns_its_block(
 def test_mlp_sr_and_mlp_as_in_the_paper() -> None:
     convolutions = 3 * "conv1 64-64, norm 64, relu, "
     hidden = 3 * "linear 256-256, norm 256, relu, " + "linear 256-10"
-    assert parts(MlpSrHead().build((64, 32, 32), 10, [])) == f"pool (8, 8), {convolutions}pool 2, {hidden}"
-    assert parts(MlpHead().build((64, 32, 32), 10, [])) == f"pool (8, 8), pool 2, {hidden}"
-    assert parts(MlpHead(hidden=0).build((64, 5, 3), 10, [])) == "pool (2, 2), pool 2, linear 256-10"
+    assert parts(MlpSrHead().build((64, 32, 32), 10, [])) == f"pool 8×8, {convolutions}pool 2×2, {hidden}"
+    assert parts(MlpHead().build((64, 32, 32), 10, [])) == f"pool 8×8, pool 2×2, {hidden}"
+    assert parts(MlpHead(hidden=0).build((64, 5, 3), 10, [])) == "pool 2×2, pool 2×2, linear 256-10"
 
 
 def test_cnn_and_conv_as_in_the_papers() -> None:
     assert parts(CnnHead().build((16, 8, 8), 10, [])) == (
-        "conv3 16-16, norm 16, relu, conv3 16-16, norm 16, relu, pool 2, norm 16, linear 64-10"
+        "conv3 16-16, norm 16, relu, conv3 16-16, norm 16, relu, pool 2×2, norm 16, linear 64-10"
     )
     assert parts(ConvHead().build((16, 8, 8), 10, [])) == (
         "conv3 16-128, norm 128, relu, conv3 128-64, norm 64, relu, linear 64-10"

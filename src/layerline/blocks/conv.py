@@ -29,6 +29,7 @@ from layerline.blocks.layer import (
     image_channels,
     scaled,
 )
+from layerline.blocks.pool import GridMean
 
 _BIG_SIDE = 64
 """Images larger than this get the classifier that VGG had on ImageNet."""
@@ -77,7 +78,7 @@ class PoolMlp(Classifier):
         super().__init__(inputs, classes)
         units = 4 * inputs
         hidden = (m for _ in range(2) for m in (nn.Linear(units, units), nn.BatchNorm1d(units), nn.ReLU(inplace=True)))
-        self.stack = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), *hidden, nn.Linear(units, classes))
+        self.stack = nn.Sequential(GridMean(2, 2), nn.Flatten(), *hidden, nn.Linear(units, classes))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.stack(x_BCHW)
@@ -90,7 +91,7 @@ class VggClassifier(Classifier):
         super().__init__(inputs, classes)
         sizes = (49 * inputs, 4096, 4096)
         hidden = (m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ReLU(inplace=True), nn.Dropout()))
-        self.stack = nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+        self.stack = nn.Sequential(GridMean(7, 7), nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.stack(x_BCHW)

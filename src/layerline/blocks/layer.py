@@ -17,6 +17,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from layerline.blocks.pool import grid_mean
 from layerline.errors import UsageError
 from layerline.settings import Settings
 
@@ -57,7 +58,7 @@ class PoolLinear(Classifier):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.linear(x_BCHW.mean((2, 3)))
+        return self.linear(grid_mean(x_BCHW, 1, 1).flatten(1))
 
 
 class Unembedding(Classifier):

@@ -24,6 +24,7 @@ from torch import nn
 
 from layerline.blocks.heads.base import BaseHead
 from layerline.blocks.layer import PoolLinear
+from layerline.blocks.pool import GridMean
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
@@ -48,9 +49,9 @@ class _SpatialAverages(BaseHead):
     def build(self, block_output_shape: tuple[int, ...], classes: int, ahead: Sequence[nn.Module]) -> nn.Module:
         channels = self._image_channels(block_output_shape, 2)
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d((_quarter(block_output_shape[1]), _quarter(block_output_shape[2]))),
+            GridMean(_quarter(block_output_shape[1]), _quarter(block_output_shape[2])),
             *self._convolutions(channels),
-            nn.AdaptiveAvgPool2d(2),
+            GridMean(2, 2),
             nn.Flatten(),
             *chain.from_iterable(_linear(4 * channels) for _ in range(self.hidden)),
             nn.Linear(4 * channels, classes),
@@ -88,7 +89,7 @@ class CnnHead(BaseHead):
         channels = self._image_channels(block_output_shape, 2)
         return nn.Sequential(
             *chain.from_iterable(_conv(channels, channels, 3) for _ in range(self.convolutions)),
-            nn.AdaptiveAvgPool2d(2),
+            GridMean(2, 2),
             nn.BatchNorm2d(channels),
             nn.Flatten(),
             nn.Linear(4 * channels, classes),
