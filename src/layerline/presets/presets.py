@@ -74,7 +74,7 @@ _STREAM_CIFAR = {
 _STREAM_SHAKESPEARE = {
     "kind": "stream",
     "dataset": "tinyshakespeare",
-    "network": {"kind": "transformer", "depth": 4, "width": 128, "attention_heads": 4, "context": 128, "dropout": 0.1},
+    "network": {"kind": "transformer", "depth": 4, "width": 128, "attention_heads": 4, "context": 128},
     "head": {"kind": "unembedding"},
     "batch_size": 32,
     "epochs": 10,
