@@ -93,7 +93,7 @@ class Stopwatch(TorchDispatchMode):
     """Notes name and processor seconds of every operation inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[str, float]] = []
 
     def __torch_dispatch__(
