@@ -216,3 +216,18 @@ def test_told_apart_by_kind() -> None:
     adapter: TypeAdapter[Architecture] = TypeAdapter(Architecture)
     for network, _, _ in FAMILIES:
         assert adapter.validate_python(network.model_dump()) == network
+
+
+def test_a_closing_norm_gives_what_goes_on_one_size() -> None:
+    """Blocks that different losses train drive the sum up: with reach 2 a hundredfold within 80 steps."""
+    for closing, size in ((True, 1.0), (False, 50.0)):
+        layers = Transformer(depth=2, width=16, attention_heads=2, context=9, closing_norm=closing).layers((9,), 7)
+        decoder = layers[1]
+        with torch.no_grad():
+            grown = decoder(50 * torch.randn(4, 9, 16, generator=torch.Generator().manual_seed(0)))
+        assert grown.square().mean().sqrt().item() == pytest.approx(size, rel=0.1)
+        assert isinstance(decoder, Layer)
+        again = decoder.anew(16, 1)  # for a head that looks like the network
+        assert {n: t.shape for n, t in again.state_dict().items()} == {
+            n: t.shape for n, t in decoder.state_dict().items()
+        }

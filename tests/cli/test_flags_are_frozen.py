@@ -112,6 +112,7 @@ _STREAM_SETTINGS = """
     --width --network.width
     --network.depth
     --attention-heads --network.attention-heads
+    --closing-norm --no-closing-norm --network.closing-norm --no-network.closing-norm
     --context --network.context
     --dropout --network.dropout
     --cut

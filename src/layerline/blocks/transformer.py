@@ -77,14 +77,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
 class Decoder(Layer):
     """Attention and an MLP with 4·D hidden units (GELU), each behind a norm and beside a shortcut. [B, T, D]
 
+    `closing_norm`: a norm over the sum, too. What goes on then has one size, whatever a decoder adds to the shortcut.
     `depth`: decoders of the network; what each adds to the shortcut starts smaller by √(2·depth) (GPT-2), so that the
     sum of all starts at the size of one.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, depth: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, depth: int, *, closing_norm: bool = False) -> None:
         super().__init__(width, width)
-        self._given = (heads, dropout, depth)
+        self._given, self._closing_norm = (heads, dropout, depth), closing_norm
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_3 = nn.LayerNorm(width) if closing_norm else nn.Identity()
         self.attention = Attention(width, heads, dropout)
         widen, narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
@@ -96,10 +98,10 @@ class Decoder(Layer):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.dropout(self.attention(self.norm_1(x_BTD)))
-        return x_BTD + self.dropout(self.mlp(self.norm_2(x_BTD)))
+        return self.norm_3(x_BTD + self.dropout(self.mlp(self.norm_2(x_BTD))))
 
     def anew(self, inputs: int, stride: int) -> Decoder:
-        return Decoder(inputs, *self._given)
+        return Decoder(inputs, *self._given, closing_norm=self._closing_norm)
 
 
 class Transformer(BaseArchitecture):
@@ -116,6 +118,9 @@ class Transformer(BaseArchitecture):
     """The most tokens the network sees at once."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of embeddings, attention weights and additions left out in training."""
+
+    closing_norm: bool = False
+    """A norm at the end of every decoder: blocks with losses of their own do not outgrow each other; GPT-2: none."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Transformer:
@@ -134,6 +139,7 @@ class Transformer(BaseArchitecture):
                 f"examples of {input_shape[0]} tokens are longer than the network's context of {self.context}",
                 hint=f"raise the context to {input_shape[0]}, or cut shorter examples",
             )
-        decoders = (Decoder(self.width, self.attention_heads, self.dropout, self.depth) for _ in range(self.depth))
+        given = (self.width, self.attention_heads, self.dropout, self.depth)
+        decoders = (Decoder(*given, closing_norm=self.closing_norm) for _ in range(self.depth))
         embedding = Embedding(classes, self.width, self.context, self.dropout)
         return [embedding, *decoders, Unembedding(self.width, classes)]

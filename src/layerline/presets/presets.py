@@ -74,7 +74,14 @@ _STREAM_CIFAR = {
 _STREAM_SHAKESPEARE = {
     "kind": "stream",
     "dataset": "tinyshakespeare",
-    "network": {"kind": "transformer", "depth": 4, "width": 128, "attention_heads": 4, "context": 128},
+    "network": {
+        "kind": "transformer",
+        "depth": 4,
+        "width": 128,
+        "attention_heads": 4,
+        "context": 128,
+        "closing_norm": True,
+    },
     "head": {"kind": "unembedding"},
     "batch_size": 32,
     "epochs": 10,
