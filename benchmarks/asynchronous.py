@@ -22,13 +22,12 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, show, train
+from kept_cells import Results, accuracy, complete, show, train
 
 WHAT: dict[str, tuple[str, list[str], int]] = {
     "digits": (str(Path(__file__).with_name("asynchronous-digits.toml")), [], 3),
@@ -97,12 +96,6 @@ def cells(asked: argparse.Namespace, more: Sequence[str]) -> Iterator[Cell]:
         if asked.only in (None, "codes"):
             for row in asked.codes:
                 yield Cell(asked.what, row, seed, tuple(CODES[row]), more=tuple(more))
-
-
-def accuracy(result: dict[str, Any]) -> float:
-    """In %, on what was held out, else on the test set."""
-    found = result["validation_accuracy"]
-    return 100 * float(result["test_accuracy"] if found is None else found)
 
 
 def travelled(result: dict[str, Any]) -> tuple[float, float]:
@@ -190,13 +183,8 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked, more))
     try:
-        for number, cell in enumerate(wanted, start=1):
-            if asked.table or asked.plot or results.find(cell):
-                continue
-            result = cell.train()
-            results.keep(cell, result)
-            said = f"{number}/{len(wanted)} {cell.name}: {accuracy(result):.2f} in {result['train_seconds']:.0f} s"
-            print(said, file=sys.stderr, flush=True)
+        if not (asked.table or asked.plot):
+            complete(wanted, results, lambda result: f"{accuracy(result):.2f} %")
     except subprocess.CalledProcessError as error:
         parser.exit(1, f"error: a cell ended with status {error.returncode}; finished ones are kept\n")
     if asked.plot:

@@ -35,13 +35,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, show, train
+from kept_cells import Results, accuracy, complete, show, train
 
 from layerline.schedules.equal import equal_bytes, through_server
 
@@ -129,12 +128,6 @@ def cells(only: Sequence[str], seeds: Sequence[int], validation: bool) -> Iterat
                             yield cell
 
 
-def accuracy(result: dict[str, Any]) -> float:
-    """Of the global model on what was held out, in percent."""
-    value = result["test_accuracy"] if result["test_accuracy"] is not None else result["validation_accuracy"]
-    return 100 * float(value)
-
-
 def megabytes(cell: Cell, result: dict[str, Any]) -> tuple[float, float]:
     """Of a participant, up and down, on average."""
     up, down = through_server(result["bytes_down"], average=cell.method in MEANS)
@@ -188,13 +181,8 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked.only.split(), asked.seeds, asked.validation))
-    for number, cell in enumerate(wanted, start=1):
-        if asked.table or results.find(cell):
-            continue
-        result = cell.train()
-        results.keep(cell, result)
-        said = f"{number}/{len(wanted)} {cell.name}: {accuracy(result):.2f} % in {result['train_seconds']:.0f} s"
-        print(said, file=sys.stderr, flush=True)
+    if not asked.table:
+        complete(wanted, results, lambda result: f"{accuracy(result):.2f} %")
     show(lines(wanted, results), asked.markdown)
 
 

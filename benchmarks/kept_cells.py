@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,9 @@ class Cell(Protocol):
     @property
     def flags(self) -> list[str]:
         """Of `layerline train`: what makes it this run."""
+
+    def train(self) -> dict[str, Any]:
+        """`result.json` of the run. CalledProcessError where it fails."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Results:
         return self.folder / f"{cell.name.replace(' ', '_')}.json"
 
 
+def complete(wanted: Sequence[Cell], results: Results, in_words: Callable[[dict[str, Any]], str]) -> None:
+    """Train the cells that are missing, and say what each gave. CalledProcessError where one fails; the others stay."""
+    for number, cell in enumerate(wanted, start=1):
+        if results.find(cell) is None:
+            result = cell.train()
+            results.keep(cell, result)
+            said = f"{number}/{len(wanted)} {cell.name}: {in_words(result)} in {result['train_seconds']:.0f} s"
+            print(said, file=sys.stderr, flush=True)
+
+
 def train(*words: str) -> dict[str, Any]:
     """`result.json` of `layerline train WORDS` in a process of its own. CalledProcessError where it fails."""
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +74,12 @@ def train(*words: str) -> dict[str, Any]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return values
+
+
+def accuracy(result: dict[str, Any]) -> float:
+    """In %, on the validation split where the run held one out, else on the test set."""
+    found = result["validation_accuracy"]
+    return 100 * float(result["test_accuracy"] if found is None else found)
 
 
 def show(table: Sequence[Sequence[str]], markdown: bool) -> None:

@@ -39,13 +39,12 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, show, train
+from kept_cells import Results, complete, show, train
 from reach_plans import PIPELINE, Planner, rates
 
 from layerline.cli.flags import add_settings, settings_of
@@ -199,13 +198,8 @@ def main() -> None:
     results, wanted = Results(asked.results), list(cells(asked.what, asked.only_reach, asked.seeds, more))
     try:
         planner = Planner.of(wanted[0].run, asked.measure)
-        for number, cell in enumerate(wanted, start=1):
-            if asked.table or asked.plot or results.find(cell):
-                continue
-            result = cell.train()
-            results.keep(cell, result)
-            said = f"{number}/{len(wanted)} {cell.name}: {quality(result):.3f} in {result['train_seconds']:.0f} s"
-            print(said, file=sys.stderr, flush=True)
+        if not (asked.table or asked.plot):
+            complete(wanted, results, lambda result: f"{quality(result):.3f}")
         if asked.plot:
             plot(wanted, results, planner, asked.plot)
         if asked.table or not asked.plot:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asynchronous
 import pytest
-from kept_cells import Results
+from kept_cells import Results, accuracy, complete
 
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
@@ -51,13 +51,18 @@ def test_flags_that_are_not_ours_belong_to_the_cells() -> None:
     assert {(run.epochs, run.seed, run.validation) for run in map(run_of, every)} == {(8, 3, True)}
 
 
-def test_a_real_cell_and_its_table_and_plot(tmp_path: Path) -> None:
+def test_a_real_cell_and_its_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = Results(tmp_path)
     words = ["digits", "--seeds", "0", "--only", "speeds", "--paces", "regular", "--factors", "2", "--slow", "2"]
     every = wanted(*words, "--max-steps", "6")
-    for cell in every:
-        results.keep(cell, cell.train())
-    accuracies = [asynchronous.accuracy(results.find(cell) or {}) for cell in every]
+    complete(every, results, lambda result: f"{accuracy(result):.2f} %")
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "1/2 digits in step seed-0",
+        "2/2 digits regular pace M = 1 × 2 block-2 seed-0",
+    ]
+    complete(every, results, str)
+    assert capsys.readouterr().err == "", "what is kept is not trained again"
+    accuracies = [accuracy(results.find(cell) or {}) for cell in every]
     head, step, slowed = asynchronous.lines(every, results)
     assert head == ["", "runs", "mean", "lowest", "highest", "ratio", "error"]
     assert step[:3] == ["in step", "1", f"{accuracies[0]:.2f}"]

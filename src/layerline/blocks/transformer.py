@@ -63,8 +63,8 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Causal attention: softmax(q·kᵀ / √E)·v of the positions so far, E numbers a head. Each [B, heads, T, E].
 
-    PyTorch's fused attention saves memory in long contexts. At T = 128 in bfloat16 its backward pass on a CPU takes seven
-    times as long as that of the formula written out, so there short contexts are computed as written.
+    PyTorch's fused attention saves memory in long contexts. At T = 128 in bfloat16 its backward pass on a CPU takes
+    seven times as long as that of the formula written out, so there short contexts are computed as written.
     """
     length, size = q.shape[-2:]
     if q.device.type != "cpu" or length > _SHORT:
