@@ -16,7 +16,7 @@ from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
-from layerline.events import Event, Listener, Row
+from layerline.events import Listener, Row, silent
 from layerline.jobs import blocks_of, device_of, prepare
 from layerline.planned import Outcome
 from layerline.reporting.environment import usable_cores
@@ -50,10 +50,6 @@ class Result:
         return value
 
 
-def _silent(event: Event) -> None:
-    pass
-
-
 def train(
     run: AnyRun,
     *,
@@ -61,7 +57,7 @@ def train(
     network: nn.Sequential | Sequence[nn.Module] | None = None,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
-    listener: Listener = _silent,
+    listener: Listener = silent,
     stop: Stop | None = None,
     tensorboard: bool = False,
     processes: int = 1,
@@ -104,7 +100,7 @@ def resume(
     data: AnySet | None = None,
     network: nn.Sequential | Sequence[nn.Module] | None = None,
     data_dir: str | Path | None = None,
-    listener: Listener = _silent,
+    listener: Listener = silent,
     stop: Stop | None = None,
     tensorboard: bool = False,
     processes: int = 1,

@@ -19,7 +19,7 @@ from typing import Any
 
 from layerline.data.text_set import AnySet
 from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageError
-from layerline.events import Event, Listener, Noted
+from layerline.events import Listener, Noted, silent
 from layerline.jobs import prepare
 from layerline.objectives.backprop import Backprop
 from layerline.planned import Outcome
@@ -137,7 +137,7 @@ class Beside:
         rounds = f"{run.chapter_count} round{'s' * (run.chapter_count > 1)}"
         self.listener(Noted(f"beside it: FedAvg of backprop, {name}: {run.epochs} passes in {rounds}"))
         job = prepare(run, self.data, None, self.data_dir, Team(1))
-        return job.carry_out(folder, _silent, self.stop, False)[1]
+        return job.carry_out(folder, silent, self.stop, False)[1]
 
     def _place(self, path: Path, run: Run) -> RunFolder:
         """Its folder: as it was left, or a new one."""
@@ -148,10 +148,6 @@ class Beside:
         if folder.run().digest() != run.digest():
             raise UsageError(f"{path} is the folder of another run; move it away")
         return folder
-
-
-def _silent(event: Event) -> None:
-    pass
 
 
 def _averages(run: Run) -> bool:

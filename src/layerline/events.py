@@ -148,3 +148,7 @@ Event = (
     Minibatch | EpochDone | Evaluated | Saved | Started | PlanStarts | RowWaits | RowBegins | RowDone | RowKept | Noted
 )
 Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The listener that nobody hears: of processes that others speak for, and of runs that say nothing."""

@@ -22,7 +22,7 @@ from torch import nn
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.data.shards import BaseShards
-from layerline.events import Event, Listener, Noted, PlanStarts, Row
+from layerline.events import Listener, Noted, PlanStarts, Row, silent
 from layerline.reporting.gantt_run import MISSING, can_draw, draw_run
 from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
@@ -66,7 +66,7 @@ class PlanJob:
             with board.telling(), ExitStack() as stack:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
-                heard = stack.enter_context(hears) if member.rank == 0 else _mute
+                heard = stack.enter_context(hears) if member.rank == 0 else silent
                 stack.enter_context(compute_threads(self.run))
                 part = Together(self.run, self.plan, self.data, self.blocks, member, board, folder.path)
                 outcome = self.finish(part.train(heard, stop), folder, heard, stop)
@@ -124,10 +124,6 @@ class PlanJob:
             save_model(model, folder.model)
             folder.write_result(values, progress.rows)
         return model, values, progress.rows
-
-
-def _mute(event: Event) -> None:
-    """Rank 0 speaks for all."""
 
 
 def plan_job(run: Run, data: Dataset | OwnData, blocks: Sequence[nn.Module] | None) -> PlanJob:

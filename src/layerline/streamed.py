@@ -20,7 +20,7 @@ import numpy as np
 
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
-from layerline.events import Event, Listener, Row
+from layerline.events import Listener, Row, silent
 from layerline.free_sitting import FreeAlone, FreeMember
 from layerline.planned import Outcome
 from layerline.reporting.gantt_free import draw_free
@@ -109,7 +109,7 @@ class BaseStreamJob(ABC):
             with board.telling(), ExitStack() as stack:
                 if member.rank == 0:
                     stack.enter_context(folder.alone())
-                heard = stack.enter_context(hears) if member.rank == 0 else _mute
+                heard = stack.enter_context(hears) if member.rank == 0 else silent
                 outcome = self.member(folder, heard, stop, member, board).carry_out()
             board.leave()
             return outcome
@@ -226,7 +226,3 @@ def shares_of(noted: Sequence[Noted]) -> list[float]:
     """The fraction of the whole time that each node computed."""
     seconds = max(each.seconds for each in noted) or 1.0
     return [sum(each.busy.values()) / seconds for each in noted]
-
-
-def _mute(event: Event) -> None:
-    """Rank 0 speaks for all."""

@@ -11,7 +11,6 @@ from layerline.schedules.base import BaseSchedule
 from layerline.schedules.dff import Dff
 from layerline.schedules.exchange import Minibatches
 from layerline.schedules.federated import Federated
-from layerline.schedules.lower import messages
 from layerline.schedules.plan import Plan
 from layerline.schedules.schedule import Schedule
 from layerline.schedules.sequential import Sequential
@@ -65,8 +64,3 @@ def plans(draw: st.DrawFn) -> tuple[BaseSchedule, Work, Plan]:
         counts = {"examples": st.integers(1, 40), "batch": st.integers(3, 20), "epochs": st.integers(1, 2)}
         work = replace(work, minibatches=draw(st.builds(Minibatches, **counts)))
     return schedule, work, schedule.plan(work)
-
-
-def rows_with_messages(plan: Plan) -> int:
-    """How many rows wait for another node."""
-    return len(set(messages(plan).needed.tolist()))

@@ -10,7 +10,7 @@ from layerline.cli.stream_plan import PlannedStream, model_of
 from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import stream_of
-from layerline.schedules.division import Division, simulate_method
+from layerline.schedules.division import simulate_method
 from layerline.schedules.methods import Method
 from layerline.schedules.stream_compare import by_reach, way_of
 from layerline.schedules.stream_costs import StreamCosts
@@ -18,11 +18,6 @@ from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
 
 _WHOSE = "PyTorch"
-
-
-def divided(model: StreamModel) -> Division:
-    """How the run's method divides its step. UsageError where it cannot."""
-    return division_of(model)
 
 
 def beside(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamModel], StreamCosts]) -> list[Way]:

@@ -103,9 +103,10 @@ def plan_stream(arguments: argparse.Namespace) -> None:
         found = simulate_stream(stream, costs, world, steps)
         planned = PlannedStream(run, stream, costs, world, steps, source, found)
     else:
-        from layerline.cli.method_plan import beside, divided  # here: PyTorch's pipelines take seconds to import
+        from layerline.baselines.planning import division_of  # here: PyTorch's pipelines take seconds to import
+        from layerline.cli.method_plan import beside
 
-        division = divided(model)
+        division = division_of(model)
         world = _world(run, costs_in(division, costs).outputs, arguments)
         found = simulate_method(division, costs, world, steps)
         planned = PlannedStream(run, division, costs, world, steps, source, found)

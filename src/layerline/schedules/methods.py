@@ -28,11 +28,6 @@ def stages_of(method: Method, nodes: int) -> int:
     return nodes * LOOPS if method == "interleaved-1f1b" else nodes
 
 
-def is_pipelined(method: Method | None) -> bool:
-    """Whether a schedule of `torch.distributed.pipelining` carries it out."""
-    return method not in (None, "plain", "ddp")
-
-
 def refuse_shape(method: Method, nodes: int, microbatches: int) -> None:
     """UsageError for nodes or microbatches that the method cannot use."""
     if method == "plain":

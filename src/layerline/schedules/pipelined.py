@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ from layerline.schedules.stream import Mark
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import Floats
 from layerline.schedules.work import Work
+
+Number = TypeVar("Number", int, float)
 
 _DOWN = (Action.BACKWARD, Action.INPUT_GRADIENT)
 """Rows whose gradient goes on to the stage below."""
@@ -159,10 +162,7 @@ class Pipelined:
 def of_stages(costs: StreamCosts, stages: Sequence[range]) -> StreamCosts:
     """Of stages of several blocks each, from those of the blocks."""
 
-    def summed(values: Sequence[float]) -> tuple[float, ...]:
-        return tuple(sum(values[block] for block in blocks) for blocks in stages)
-
-    def counted(values: Sequence[int]) -> tuple[int, ...]:
+    def summed(values: Sequence[Number]) -> tuple[Number, ...]:
         return tuple(sum(values[block] for block in blocks) for blocks in stages)
 
     return StreamCosts(
@@ -172,9 +172,9 @@ def of_stages(costs: StreamCosts, stages: Sequence[range]) -> StreamCosts:
         own_loss=summed(costs.own_loss),
         update=summed(costs.update),
         outputs=tuple(costs.outputs[blocks.stop - 1] for blocks in stages),
-        kept=counted(costs.kept),
-        weights=counted(costs.weights),
-        moments=counted(costs.moments),
+        kept=summed(costs.kept),
+        weights=summed(costs.weights),
+        moments=summed(costs.moments),
     )
 
 
