@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from layerline.runtime.needs import last_slots
+from layerline.runtime.training import below
 from layerline.schedules.lower import messages
 from layerline.schedules.plan import Action, Carries, Column, Plan
 from layerline.transport.base import Transport
@@ -56,6 +57,7 @@ class Post:
         self.plan, self.transport, self.moments = plan, transport, moments
         self._sent = messages(plan)
         self._brought_home: Counter[int] = Counter()  # bytes of finished blocks, which no node of the plan asked for
+        self._bytes_before: Counter[int] = Counter()
         self._homes = {row: _homes(transport.placement, int(plan.node[row]), everywhere) for row in last_slots(plan)}
 
     def _to(self, row: int) -> list[tuple[str, int]]:
@@ -92,7 +94,7 @@ class Post:
                 refers = carries in ("state", "weights") and latest[self._reference(row, carries, to)] == row
                 if carries == FINAL or needed or (refers and not self.transport.codec.lossless):
                     kept = load(row) if kept is None else kept
-                    part = self._part(kept, carries) | _unprefixed(kept, f"{_SENT}{carries}.")
+                    part = self._part(kept, carries) | below(kept, f"{_SENT}{carries}.")
                     node = int(self.plan.node[row])
                     before = self._counted(node)
                     self.transport.at(node).resend(self._key(row, carries), part, to)
@@ -146,9 +148,14 @@ class Post:
         home = self.transport.placement.index(self.transport.rank)
         return self.transport.at(home).receive(self._key(row, FINAL), int(self.plan.node[row]))
 
-    def bytes_sent(self, node: int) -> int:
-        """What a node has sent so far to other nodes of the plan, headers included."""
-        return self._counted(node) - self._brought_home[node]
+    def new_bytes(self, node: int) -> int:
+        """What a node has sent to other nodes of the plan since the last call, headers included.
+
+        At the first call, what was sent again after a restart is among it.
+        """
+        total = self._counted(node) - self._brought_home[node]
+        before, self._bytes_before[node] = self._bytes_before[node], total
+        return total - before
 
     def _counted(self, node: int) -> int:
         return sum(self.transport.at(node).bytes_sent.values())
@@ -168,7 +175,3 @@ class Post:
         moments = carries == "state" and self.moments
         names = [name for name in result if not name.startswith(_SENT) and (moments or not name.startswith(EXACT))]
         return {name: result[name] for name in names}
-
-
-def _unprefixed(tensors: Result, prefix: str) -> Result:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

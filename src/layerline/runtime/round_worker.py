@@ -82,7 +82,6 @@ class RoundWorker:
         self._noted = dict(self._last)  # the last row that it kept something under
         self._states = {node: sorted(row for row in slots.done(node) if slots.has(row)) for node in nodes}
         self._spent = {node: _Spent() for node in nodes}
-        self._bytes_before = dict.fromkeys(nodes, 0)
         self._epochs = {node: _last_of_epochs(plan, node, self._minibatches) for node in nodes}
 
     @property
@@ -189,14 +188,8 @@ class RoundWorker:
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting}
         facts |= {"begin": spent.begin or end, "end": end, "handed": time.time(), "busy": spent.busy}
         facts |= {"spent": [[*what, *numbers] for what, numbers in spent.seconds.items()]}
-        facts |= {"bytes": self._bytes(node), "transfers": [], "metrics": spent.metrics}
+        facts |= {"bytes": self.post.new_bytes(node), "transfers": [], "metrics": spent.metrics}
         self.slots.tell(node, facts)
-
-    def _bytes(self, node: int) -> int:
-        """What a node has sent since it last noted something."""
-        total = self.post.bytes_sent(node)
-        before, self._bytes_before[node] = self._bytes_before[node], total
-        return total - before
 
     # Rows -----------------------------------------------------------------------------------------------------------
 

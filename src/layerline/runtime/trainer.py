@@ -24,7 +24,7 @@ from layerline.run import Run
 from layerline.runtime.learner import BlockInput, HeadLearner, make_learner
 from layerline.runtime.model import CHUNK_ROWS, PRECISIONS, Model
 from layerline.runtime.seeding import generator
-from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
+from layerline.runtime.training import BaseTrainer, Cursor, take_over
 from layerline.runtime.training_set import TrainingSet
 
 
@@ -83,15 +83,11 @@ class Trainer(BaseTrainer):
         return named | {f"record.{k}": torch.cat(v) for k, v in self.records.items() if v}
 
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
-        own = self.tensors()
         records = {k: v for k, v in tensors.items() if k.startswith("record.")}
-        refuse_other_tensors(own, {k: v for k, v in tensors.items() if k not in records})
         inside = 0 <= cursor.epoch <= self.run.epochs and 0 <= cursor.block < self.stages
         if not inside or not 0 <= cursor.batch < self.batches:
             raise RuntimeError(f"there is no minibatch {cursor}")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(tensors[name])
+        take_over(self.tensors(), {k: v for k, v in tensors.items() if k not in records})
         for learner in self.learners:
             learner.refresh()
         self.cursor = cursor

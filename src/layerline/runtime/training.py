@@ -124,10 +124,21 @@ class BaseTrainer(ABC):
         """Take over a state, in place. KeyError or RuntimeError if it is another network's or no state of this run."""
 
 
-def refuse_other_tensors(own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """KeyError for names, RuntimeError for shapes or types that are not those of this network."""
+@torch.no_grad()
+def take_over(own: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Copy a state into tensors, in place.
+
+    KeyError for names, RuntimeError for shapes or types that are not those of this network; then nothing is copied.
+    """
     if missing := set(own) ^ set(found):
         raise KeyError(", ".join(sorted(missing)[:3]))
     for name, tensor in own.items():
         if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
             raise RuntimeError(f"{name} is {list(found[name].shape)}, not {list(tensor.shape)}")
+    for name, tensor in own.items():
+        tensor.copy_(found[name])
+
+
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, named by the rest."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

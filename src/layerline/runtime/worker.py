@@ -70,7 +70,6 @@ class Worker:
         self._kept: dict[Name, Result] = {}  # what rows that are still to do will ask for
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._whole: dict[tuple[int, int], int] = {}  # the same, if the moments are that row's, too
-        self._bytes_before = Counter[int]()
         self._needs = Needs(plan, differences=not post.transport.codec.lossless)
         self._keeper = Keeper(slots)
         self.done = {row for node in nodes for row in slots.done(node)}
@@ -258,7 +257,7 @@ class Worker:
         durable = bool(plan.action[row] != Action.FORWARD)
         kept = self.post.send(row, result)
         facts: dict[str, Any] = {"row": row, "durable": durable, "sitting": self.sitting, "begin": begin, "end": end}
-        facts |= {"handed": time.time(), "bytes": self._bytes(node), "transfers": self.post.transfers(node)}
+        facts |= {"handed": time.time(), "bytes": self.post.new_bytes(node), "transfers": self.post.transfers(node)}
         facts |= {"metrics": metrics}
         self._keeper.keep(row, (node, int(plan.stage[row])), kept if durable else None, facts)
         self._keeper.settle()
@@ -271,12 +270,6 @@ class Worker:
             del self._kept[row, None, node]
         elif plan.action[row] == Action.TRAIN:
             self._kept[row, None, node] = {name: tensor.clone() for name, tensor in result.items()}
-
-    def _bytes(self, node: int) -> int:
-        """What a node has sent since the row before; with the first row, what was sent again after a restart."""
-        total = self.post.bytes_sent(node)
-        before, self._bytes_before[node] = self._bytes_before[node], total
-        return total - before
 
     def _delete_old(self) -> None:
         """Results on disk that no row will ask for any more."""

@@ -26,7 +26,7 @@ from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.own_step import learn, pass_on
 from layerline.runtime.stream.trainer import StreamTrainer
-from layerline.runtime.training import Cursor, refuse_other_tensors
+from layerline.runtime.training import Cursor, below, take_over
 from layerline.schedules.order import Uses
 from layerline.transport.boundary import Parcel
 
@@ -88,10 +88,7 @@ class FreeTrainer(StreamTrainer):
         if not 0 <= cursor.batch <= len(self.order):
             raise RuntimeError(f"there is no event {cursor}")
         fixed = {name: tensor for name, tensor in tensors.items() if not name.startswith(("waiting.", "codes."))}
-        own = super().tensors() | {"examples": self._examples}
-        refuse_other_tensors(own, fixed)
-        for name, tensor in own.items():
-            tensor.copy_(fixed[name])
+        take_over(super().tensors() | {"examples": self._examples}, fixed)
         self._waiting = {place: below(tensors, "waiting.{}.{}.".format(*place)) for place in self._needed(cursor.batch)}
         for crossing in self.crossings:
             crossing.resume(below(tensors, f"codes.{crossing.index}."))
@@ -140,8 +137,3 @@ class FreeTrainer(StreamTrainer):
         for total in (self._losses, self._right, self._examples):
             total[block] = 0
         return EpochDone(epoch + 1, [Row(epoch=epoch + 1, block=str(block + 1), loss=loss, accuracy=right)])
-
-
-def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with `prefix`, named by the rest."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -20,12 +20,12 @@ from torch import Tensor
 from layerline.events import Row
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
-from layerline.runtime.stream.free import LABELS, below
+from layerline.runtime.stream.free import LABELS
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.own_step import learn, pass_on
 from layerline.runtime.stream.replay import ReplayBuffer
-from layerline.runtime.training import refuse_other_tensors
+from layerline.runtime.training import below, take_over
 from layerline.transport.boundary import Parcel
 
 
@@ -137,12 +137,8 @@ class FreeNode(StreamNode):
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        own = self._fixed()
         extra = ("events", "times", "buffer.", "codes.")
-        found = {name: tensor for name, tensor in tensors.items() if not name.startswith(extra)}
-        refuse_other_tensors(own, found)
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
+        take_over(self._fixed(), {name: t for name, t in tensors.items() if not name.startswith(extra)})
         self.events = [(block, source) for block, source in tensors["events"].tolist()]
         self.times = [(begin, end) for begin, end in tensors["times"].tolist()]
         made = Counter(block for block, _ in self.events)

@@ -14,7 +14,7 @@ from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
-from layerline.runtime.training import refuse_other_tensors
+from layerline.runtime.training import take_over
 
 
 @dataclass
@@ -122,13 +122,9 @@ class StreamNode:
             named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
         return named
 
-    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over a state, in place. KeyError or RuntimeError if it is another network's."""
-        own = self.tensors()
-        refuse_other_tensors(own, tensors)
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+        take_over(self.tensors(), tensors)
 
     def finished(self, block: int) -> dict[str, Tensor]:
         """A block and its head, as they are now."""
@@ -138,7 +134,6 @@ class StreamNode:
         return [block for block in self.blocks if model.reach.has_loss(block)]
 
 
-@torch.no_grad()
 def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
     """Bring a finished block of another process into the model. KeyError or RuntimeError if it does not fit."""
     model.hold(block)
@@ -146,6 +141,4 @@ def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
     head = model.head(block)
     if head is not None:
         own |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-    refuse_other_tensors(own, tensors)
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    take_over(own, tensors)

@@ -24,7 +24,7 @@ from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import stage_of
-from layerline.runtime.training import BaseTrainer, Cursor, refuse_other_tensors
+from layerline.runtime.training import BaseTrainer, Cursor, take_over
 from layerline.stream_run import StreamRun
 
 
@@ -86,14 +86,10 @@ class StreamTrainer(BaseTrainer):
     def results(self) -> dict[str, Any]:
         return {"boundaries": [{"block": c.index + 1} | c.sender.facts() for c in self.crossings]}
 
-    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], cursor: Cursor) -> None:
-        own = self.tensors()
-        refuse_other_tensors(own, tensors)
         if not 0 <= cursor.epoch <= self.run.epochs or not 0 <= cursor.batch <= self.batches:
             raise RuntimeError(f"there is no minibatch {cursor}")
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+        take_over(self.tensors(), tensors)
         for crossing in self.crossings:
             crossing.resume({})
         self.model.share()
