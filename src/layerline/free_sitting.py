@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from layerline.events import EpochDone, Event, Minibatch, Row, Started
+from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stream.free_node import FreeNode
 from layerline.runtime.stream.free_worker import FreeWorker
-from layerline.runtime.stream.node import Noted
+from layerline.runtime.stream.node import Noted, in_order
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link
 from layerline.schedules.merge import Merged
 from layerline.schedules.timing import Async
 from layerline.stream_member import Member
-from layerline.stream_sitting import Alone, in_order
+from layerline.stream_sitting import Alone
 from layerline.transport.base import Transport
 from layerline.transport.boundary import facts_of
 from layerline.transport.message import Key
@@ -75,19 +75,18 @@ class FreeAlone(Alone):
             return GO_ON
         return what
 
-    def _begin(self) -> None:
-        run, total = self.job.run, self.feed.steps * len(self.job.model.blocks)
-        where, rows = str(self.folder.path) if self.folder else "", in_order(self._known())
-        self.heard(Started(run.preset, where, self._learned(), total, run.epochs, rows))
+    def _done(self) -> tuple[int, int]:
+        """Steps of all blocks, as far as they are known."""
+        return self._learned, self.feed.steps * len(self.job.model.blocks)
 
+    @property
     def _learned(self) -> int:
-        """Steps of all blocks that are done, as far as they are known."""
+        """Steps that the blocks here have learned in."""
         return sum(node.learned for node in self._free.values())
 
     def _progress(self) -> str:
-        learned = sum(node.learned for node in self._free.values())
         total = self.feed.steps * sum(len(node.blocks) for node in self._free.values())
-        return f"after {learned:,} of {total:,} steps of the blocks here"
+        return f"after {self._learned:,} of {total:,} steps of the blocks here"
 
     def _records(self) -> list[dict[str, Tensor]]:
         """Of all nodes."""
@@ -126,8 +125,9 @@ class FreeMember(FreeAlone, Member):
         self._steps, self._looked = 0, time.monotonic()
         super()._begin()
 
-    def _learned(self) -> int:
-        return sum(self._from_all("made")) if self.member.rank == 0 else super()._learned()
+    def _done(self) -> tuple[int, int]:
+        learned, total = super()._done()
+        return sum(self._from_all("made")) if self.member.rank == 0 else learned, total
 
     def _hear(self, event: Event) -> None:
         """Rank 0 hears of what others do, too: of their epochs, and how many steps they have done."""

@@ -34,8 +34,9 @@ from layerline.runtime.stream.free import FreeTrainer
 from layerline.runtime.stream.model import StreamModel, build_stream_model, refuse_single_examples
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
+from layerline.stream_job import BaseStreamJob
 from layerline.stream_run import StreamRun
-from layerline.streamed import BaseStreamJob, stream_job
+from layerline.streamed import stream_job
 from layerline.team import Job, Launch, Team
 
 

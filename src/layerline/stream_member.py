@@ -6,35 +6,31 @@ Rank 0 puts the result together. What nodes let each other know stands on the bo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerline.errors import CheckpointError, Elsewhere
 from layerline.events import EpochDone, Event, Listener, Row
 from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
-from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_seconds, placement, silence_seconds
+from layerline.runtime.members import LONGEST_SECONDS, Board, join_seconds, placement, silence_seconds
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.node import Noted, fill
 from layerline.schedules.lower import messages
+from layerline.stream_job import BaseStreamJob
 from layerline.stream_sitting import Alone
 from layerline.transport.base import Transport
 from layerline.transport.message import Key
 from layerline.transport.process_group import ProcessGroup
 from layerline.transport.rendezvous import Facts, check_peers
 
-if TYPE_CHECKING:
-    from layerline.streamed import BaseStreamJob
-
 
 class Member(Alone):
     """Some nodes in this process, others elsewhere."""
 
-    def __init__(
-        self, job: BaseStreamJob, folder: RunFolder, heard: Listener, stop: Stop, member: Membership, board: Board
-    ) -> None:
-        self.member, self.board, self.world = member, board, member.world
-        self.places = placement(job.plan, member.world)
+    def __init__(self, job: BaseStreamJob, folder: RunFolder, heard: Listener, stop: Stop, board: Board) -> None:
+        self.member, self.board, self.world = board.member, board, board.member.world
+        self.places = placement(job.plan, self.world)
         self._waiting: dict[int, list[Row]] = {}
         super().__init__(job, folder, heard, stop)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from layerline.data.text_set import TextSet
 from layerline.errors import CheckpointError, Stopped
-from layerline.events import EpochDone, Event, Listener, Row, Saved, Started
+from layerline.events import EpochDone, Event, Listener, Saved, Started
 from layerline.events import Noted as Said
 from layerline.planned import Outcome
 from layerline.reporting.gantt_run import MISSING
@@ -23,14 +23,12 @@ from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
-from layerline.runtime.stream.node import Noted, StreamNode
+from layerline.runtime.stream.node import Noted, StreamNode, in_order
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
 from layerline.schedules.stream import Stream
+from layerline.stream_job import BaseStreamJob
 from layerline.transport.base import Transport
 from layerline.transport.in_process import InProcess
-
-if TYPE_CHECKING:
-    from layerline.streamed import BaseStreamJob
 
 
 class Worker(Protocol):
@@ -91,6 +89,10 @@ class Alone:
         """What `result.json` says of such a run."""
         return self.job.predicted(noted, self.world, self.feed.steps, link)
 
+    def _done(self) -> tuple[int, int]:
+        """Steps before this sitting, and of the whole run."""
+        return self.start, self.feed.steps
+
     def _progress(self) -> str:
         """How far the nodes here have saved themselves."""
         return f"after {min(self.latest.values()):,} of {self.feed.steps:,} minibatches"
@@ -143,9 +145,9 @@ class Alone:
             self.latest[number] = self.start
 
     def _begin(self) -> None:
-        run, feed = self.job.run, self.feed
+        run, (done, total) = self.job.run, self._done()
         where, rows = str(self.folder.path) if self.folder else "", in_order(self._known())
-        self.heard(Started(run.preset, where, self.start, feed.steps, run.epochs, rows))
+        self.heard(Started(run.preset, where, done, total, run.epochs, rows))
 
     def _train(self, transport: Transport) -> Link:
         self.job.model.train()
@@ -223,8 +225,3 @@ def measured(noted: Sequence[Noted], processes: int) -> dict[str, Any]:
     """For `result.json`."""
     busy = [sum(each.busy.values()) for each in noted]
     return account(max(each.seconds for each in noted), busy, sum(each.bytes for each in noted), processes)
-
-
-def in_order(noted: Sequence[Noted]) -> list[Row]:
-    """All rows, epoch by epoch."""
-    return sorted((row for each in noted for row in each.rows), key=lambda row: (row.epoch, int(row.block)))

@@ -1,7 +1,7 @@
 """A run with a method: what is asked of it before it starts, and its part in one process.
 
 Every process carries out one node, as `torch.distributed` has it. Meeting, cuts, resuming, the result: as of any stream
-over nodes (`streamed`, `stream_member`).
+over nodes (`stream_job`, `stream_member`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
 
 from layerline.baselines.group import process_group
 from layerline.baselines.pipeline import PipelineStep
@@ -22,9 +19,11 @@ from layerline.baselines.step import MethodStep
 from layerline.baselines.worker import MethodWorker
 from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
-from layerline.events import EpochDone
+from layerline.events import EpochDone, Listener
+from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.execute import refuse_divergence
-from layerline.runtime.members import join_seconds, silence_seconds
+from layerline.runtime.members import Board, join_seconds, silence_seconds
+from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
 from layerline.runtime.stream.planning import costs_of, world_of
@@ -34,9 +33,9 @@ from layerline.schedules.division import Division, costs_in
 from layerline.schedules.plan import Plan
 from layerline.schedules.replicated import Replicated
 from layerline.schedules.stream_simulate import StreamSimulation, simulate_stream
+from layerline.stream_job import SIMULATED, BaseStreamJob
 from layerline.stream_member import Member
 from layerline.stream_run import StreamRun
-from layerline.streamed import SIMULATED, BaseStreamJob
 from layerline.transport.base import Transport
 
 
@@ -50,18 +49,19 @@ class MethodJob(BaseStreamJob):
     def plan(self) -> Plan:
         return self.stream.plan(self.stream.ahead + 1)
 
-    def member(self, *given: Any) -> MethodMember:
-        return MethodMember(self, *given)
+    def sitting(self, folder: RunFolder | None, heard: Listener, stop: Stop, board: Board | None) -> MethodMember:
+        assert folder
+        assert board  # `refuse_shared`: every node has a process
+        return MethodMember(self, folder, heard, stop, board)
 
     @property
     def title(self) -> str:
         return f"{self.run.preset} · backprop, {self.run.method}"
 
     def _simulated(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> StreamSimulation:
-        busy = {row: seconds for each in noted for row, seconds in each.busy.items()}
-        rows = np.array([busy.get(row, 0.0) / steps for row in range(len(self.stream.order()))])
         world = world_of(self.run, ONE_HOST.bandwidth, ONE_HOST.latency)
         costs = costs_in(self.stream, costs_of(self.model, Machine()))
+        rows = self.row_seconds(noted, steps)
         return simulate_stream(self.stream, costs, world, steps, measured=rows, at_least=SIMULATED)
 
 

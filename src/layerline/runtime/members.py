@@ -155,15 +155,15 @@ class Board:
     def __init__(
         self, member: Membership, timeout: float, store: Store | None = None, generation: int | None = None
     ) -> None:
-        self._member, self._timeout = member, timeout
+        self.member, self._timeout = member, timeout
         self.generation = member.generation(timeout) if generation is None else generation
         self._all = store or member.store(timeout)
         self._store = PrefixStore(f"board/{self.generation}", self._all)
 
     def for_another_thread(self) -> Board:
         """The same board, with a client of its own."""
-        client = self._member.store(self._timeout).clone()  # type: ignore[attr-defined]
-        return Board(self._member, self._timeout, client, self.generation)
+        client = self.member.store(self._timeout).clone()  # type: ignore[attr-defined]
+        return Board(self.member, self._timeout, client, self.generation)
 
     def post(self, name: str, value: Any) -> None:
         """Say something; the latest counts."""
@@ -219,7 +219,7 @@ class Board:
     def meet(self) -> None:
         """Wait until all processes are here. PeerLost that names those that are not; UsageError where they cannot
         reach each other."""
-        self.post(f"here {self._member.rank}", asdict(Listener.here(self._member.host)))
+        self.post(f"here {self.member.rank}", asdict(Listener.here(self.member.host)))
         hint = "start the missing ones, and check that they reach this address and port"
         found = self.wait(self._each("here"), self._each("rank"), hint=hint)
         refuse_unreachable([Listener(**each) for each in found])
@@ -240,7 +240,7 @@ class Board:
             with suppress(PeerLost):
                 given_up = self._given_up()
                 if given_up is None and not isinstance(error, Stopped):
-                    said = [f"rank {self._member.rank} gave up: {error.what}", error.hint, error.exit_status]
+                    said = [f"rank {self.member.rank} gave up: {error.what}", error.hint, error.exit_status]
                     self.post("given up", said)
             if leave:
                 self.leave()
@@ -251,14 +251,14 @@ class Board:
     def leave(self) -> None:
         """Done with the store. Whoever serves it stays for a while, until the others have done with it, too."""
         with suppress(PeerLost):
-            self.post(f"left {self._member.rank}", True)
-            until = time.monotonic() + _LINGER_SECONDS * self._member.serves
+            self.post(f"left {self.member.rank}", True)
+            until = time.monotonic() + _LINGER_SECONDS * self.member.serves
             with _asking():
                 while not self._store.check(self._each("left")) and time.monotonic() < until:
                     time.sleep(_SECONDS_BETWEEN)
 
     def _each(self, what: str) -> list[str]:
-        return [f"{what} {rank}" for rank in range(self._member.world)]
+        return [f"{what} {rank}" for rank in range(self.member.world)]
 
     def _refuse_outdated(self) -> None:
         """PeerLost where the processes were started again, without this one."""

@@ -45,6 +45,11 @@ class Noted:
         return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]), recording)
 
 
+def in_order(noted: Sequence[Noted]) -> list[Row]:
+    """All rows, epoch by epoch."""
+    return sorted((row for each in noted for row in each.rows), key=lambda row: (row.epoch, int(row.block)))
+
+
 class StreamNode:
     """The blocks of one logical node. Parameters are the model's, and updated in place."""
 
