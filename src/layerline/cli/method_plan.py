@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 from layerline.baselines.planning import division_of
-from layerline.cli.stream_plan import PlannedStream, model_of
+from layerline.cli.stream_plan import model_of
+from layerline.cli.stream_report import PlannedStream
 from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import stream_of

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from layerline.cli.plan_tables import MOST_NODES, console_of, numbered, print_links, some, table_of, table_of_ways
 from layerline.cli.units import duration, size
 from layerline.schedules.base import BaseSchedule
 from layerline.schedules.compare import choice
@@ -21,10 +20,6 @@ from layerline.schedules.plan import Action, Plan
 from layerline.schedules.simulate import Simulation
 from layerline.schedules.way import Way
 from layerline.schedules.work import Work
-
-T = TypeVar("T")
-
-_MOST_NODES, _MOST_LINKS = 16, 8  # lines of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +72,7 @@ def print_plan(planned: Planned) -> None:
     )
     console.print(f"traffic     {size(int(found.bytes.sum()))}, {size(found.bytes.sum() / plan.chapters)} a chapter\n")
     _print_nodes(console, found)
-    _print_links(console, found)
+    print_links(console, found.link_bytes(), "chapter", plan.chapters)
     console.print(planned.limit)
 
 
@@ -86,11 +81,7 @@ def print_comparison(planned: Planned, ways: Sequence[Way]) -> None:
     plan = planned.found.plan
     console = console_of()
     console.print(f"[bold]{planned.name} · {_count(plan.nodes, 'node')} · {_chapters(plan)}[/]")
-    table = table_of("--schedule", "time", "speed-up", "busy", "traffic", "memory", "")
-    for way in ways:
-        numbers = (duration(way.seconds), f"{way.speedup:.2f}×", f"{way.utilisation:.0%}", size(way.bytes))
-        table.add_row(way.name, *numbers, size(way.memory), f"[dim]{way.note}[/]")
-    console.print(table)
+    console.print(table_of_ways("--schedule", ways))
     console.print(_seconds_of(planned))
     console.print(choice(list(ways)))
 
@@ -120,7 +111,7 @@ def as_json(planned: Planned, ways: Sequence[Way]) -> dict[str, Any]:
         "utilisation": found.utilisation.tolist(),
         "idle_seconds": found.idle.tolist(),
         "bytes": int(found.bytes.sum()),
-        "links": [{"from": a + 1, "to": b + 1, "bytes": n} for (a, b), n in found.link_bytes().items()],
+        "links": numbered(found.link_bytes()),
         "peak_memory": found.memory.tolist(),
         "unused_nodes": [node + 1 for node in planned.unused],
         "limit": planned.limit,
@@ -155,7 +146,7 @@ def _each(seconds: Sequence[float]) -> str:
 
 def _print_nodes(console: Console, found: Simulation) -> None:
     table = table_of("", "utilisation", "busy", "idle", "peak memory")
-    for node in some(range(found.plan.nodes), _MOST_NODES):
+    for node in some(range(found.plan.nodes), MOST_NODES):
         if node is None:
             table.add_row("…", "", "", "", "")
             continue
@@ -169,41 +160,6 @@ def _print_nodes(console: Console, found: Simulation) -> None:
             size(float(found.memory.mean())),
         )
     console.print(table)
-
-
-def _print_links(console: Console, found: Simulation) -> None:
-    links = found.link_bytes()
-    if not links:
-        return
-    table = table_of("link", "bytes", "a chapter")
-    for link in some(list(links), _MOST_LINKS):
-        if link is None:
-            table.add_row("…", "", "")
-        else:
-            count = links[link]
-            table.add_row(f"{link[0] + 1} → {link[1] + 1}", size(count), size(count / found.plan.chapters))
-    console.print(table)
-
-
-def console_of() -> Console:
-    """As wide as the terminal; where there is none, wide enough for the tables."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
-
-
-def table_of(first: str, *others: str) -> Table:
-    """An empty table: a column of words, then columns of numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
-    return table
-
-
-def some(items: Sequence[T], most: int) -> list[T | None]:
-    """All, or the first and the last two with a gap between."""
-    every = list(items)
-    return [*every] if len(every) <= most else [*every[: most - 3], None, *every[-2:]]
 
 
 def _chapters(plan: Plan) -> str:

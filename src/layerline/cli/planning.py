@@ -22,8 +22,7 @@ from layerline.schedules.costs import Sizes
 def run_and_sizes(arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...], Sizes]:
     """What is planned: the Run, the shape of an example, and the numbers of network and data."""
     run = resolve(arguments.start, arguments.config, settings_of(arguments), note)
-    if not isinstance(run, Run):
-        raise UsageError(f"{run.preset} trains in a stream, which cannot be planned yet")
+    assert isinstance(run, Run)  # streams have a plan of their own: `stream_plan`
     if run.order != "chapters":
         raise UsageError(
             f"{run.preset} trains all blocks on every minibatch, so there are no chapters to plan",
