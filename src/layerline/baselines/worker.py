@@ -15,8 +15,8 @@ from torch import distributed as dist
 from layerline.baselines.step import MethodStep
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
-from layerline.runtime.stop import Patience, Stop
-from layerline.runtime.stream.worker import GO_ON, SAVE, Decide, Save
+from layerline.runtime.stop import Stop
+from layerline.runtime.stream.worker import GO_ON, PATIENCE, SAVE, Decide, Save
 
 
 class MethodWorker:
@@ -24,8 +24,8 @@ class MethodWorker:
 
     def __init__(self, method: MethodStep, number: int, *, start: int, decide: Decide, save: Save, stop: Stop) -> None:
         self.method, self.number, self.start = method, number, start
-        self._decide, self._save = decide, save
-        self._patience = Patience(stop, leads=number == 0)
+        self._decide, self._save, self._stop = decide, save, stop
+        self._asked: float | None = None
 
     def work(self) -> Generator[Event]:
         """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of this node.
@@ -45,7 +45,7 @@ class MethodWorker:
             yield Minibatch(epoch, "all blocks") if rows is None else EpochDone(epoch, rows)
             if mark > SAVE:
                 raise Stopped("training was stopped", exit_status=mark)
-            self._patience.heed()
+            self._heed()
 
     def _learn(self, step: int) -> int:
         """A minibatch and its update. The first node's mark."""
@@ -65,3 +65,12 @@ class MethodWorker:
         if not tells:
             del node.noted.rows[before:]
         return rows if tells else []
+
+    def _heed(self) -> None:
+        """Stopped where this process was asked to, and the first node was not, or has gone on too far."""
+        if self._stop.exit_status is None or self.number == 0:
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        if now - self._asked > PATIENCE:
+            raise Stopped("training was stopped", exit_status=self._stop.exit_status)

@@ -11,17 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from layerline.errors import Stopped
-
 INTERRUPTED, TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
-_PATIENCE = 3.0
-"""Seconds for which a process that was asked to stop waits for the first node to say when."""
 STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: 75}
 
 
@@ -30,26 +25,6 @@ class Stop:
     """A request to stop; `exit_status` is None until there is one."""
 
     exit_status: int | None = None
-
-
-class Patience:
-    """Of a process that was asked to stop, but saves and stops only after the step that the first node says.
-
-    `leads`: the first node is here, and says so itself. `delay`: seconds until the others hear of it.
-    """
-
-    def __init__(self, stop: Stop, *, leads: bool, delay: float = 0.0) -> None:
-        self._stop, self._leads, self._seconds = stop, leads, _PATIENCE + delay
-        self._asked: float | None = None
-
-    def heed(self) -> None:
-        """Between two steps. Stopped where the first node was not asked to, or has gone on too far."""
-        if self._stop.exit_status is None or self._leads:
-            return
-        now = time.monotonic()
-        self._asked = self._asked or now
-        if now - self._asked > self._seconds:
-            raise Stopped("training was stopped", exit_status=self._stop.exit_status)
 
 
 class Terminated(BaseException):

@@ -33,7 +33,7 @@ import torch
 
 from layerline.errors import LayerlineError, PeerLost, Stopped
 from layerline.events import EpochDone, Event, Minibatch
-from layerline.runtime.stop import Patience, Stop
+from layerline.runtime.stop import Stop
 from layerline.runtime.stream.free_node import FreeNode, FreeStep
 from layerline.runtime.stream.free_recording import FreeRecording
 from layerline.runtime.stream.landing import Landing
@@ -47,6 +47,8 @@ DONE = 2
 PARCEL, MARK, ENOUGH = "parcel", "mark", "enough"
 _LOOK_SECONDS = 0.05
 """Between two looks whether somebody is lost, or this process was asked to stop, where nothing arrives."""
+_PATIENCE = 3.0
+"""Seconds for which a worker that was asked to stop waits for a mark, link delays apart."""
 
 
 @dataclass
@@ -80,8 +82,8 @@ class FreeWorker:
     ) -> None:
         self.nodes, self.transport = nodes, transport
         self.link = Link()
-        self._cut, self._factors, self._decide, self._save = cut, factors, decide, save
-        self._patience = Patience(stop, leads=0 in nodes, delay=count * delay)
+        self._cut, self._factors, self._patience = cut, factors, _PATIENCE + count * delay
+        self._decide, self._save, self._stop = decide, save, stop
         self._last = count - 1
         self._left = set(nodes)
         self._exit: int | None = None
@@ -89,6 +91,7 @@ class FreeWorker:
         self._turn = {number: node.blocks[0] for number, node in nodes.items()}
         self._above = {number: number < self._last for number in nodes}
         self._told: set[int] = set()
+        self._asked: float | None = None
         self._began = self._heard = time.monotonic()
         self._before = {number: node.noted.seconds for number, node in nodes.items()}
         self._news = Flag()
@@ -119,7 +122,7 @@ class FreeWorker:
                         begun = self._running[number]
                         if time.monotonic() >= begun.until:
                             yield from self._finish(number, begun)
-            self._patience.heed()
+            self._heed()
             if not idle:
                 self._heard = time.monotonic()  # silence counts from when a node has nothing to do
             elif self._left:
@@ -245,3 +248,12 @@ class FreeWorker:
             self._heard = time.monotonic()
         elif now - self._heard > self.transport.timeout:
             raise PeerLost(f"nothing has arrived for {self.transport.timeout:g} s")
+
+    def _heed(self) -> None:
+        """Stopped where this process was asked to, and no mark comes."""
+        if self._stop.exit_status is None or 0 in self.nodes:
+            return
+        now = time.monotonic()
+        self._asked = self._asked or now
+        if now - self._asked > self._patience:
+            raise Stopped("training was stopped", exit_status=self._stop.exit_status)
