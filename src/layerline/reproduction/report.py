@@ -58,10 +58,7 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
     results = {(job.cell, job.seed): job.result() for job in jobs}
     runs = {job.cell: job.run for job in reversed(jobs)}
     twins = {cell: _twins(cell, runs) for cell in CELLS}
-    found: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in CELLS}
-    for (cell, _), result in results.items():
-        if result is not None:
-            found[cell].append(result)
+    found = {cell: [result for (of, _), result in results.items() if of == cell and result] for cell in CELLS}
     speedups = {
         cell: expected(runs[cell], shapes[runs[cell].dataset], _carried_out(cell, twins[cell], jobs))
         for cell in CELLS
@@ -76,12 +73,7 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
             plan, many = speedups.get(cell), seconds[cell]
             for readout in cell.readouts(table):
                 said = number(cell.dataset, cell.model.name, cell.schedule, readout)
-                given = {
-                    seed: (by, float(result["readouts"][readout]))
-                    for seed in sorted({job.seed for job in jobs})
-                    for by in reversed([cell, *twins[cell]])
-                    if (result := results[by, seed]) is not None and readout in result["readouts"]
-                }
+                given = _given([cell, *twins[cell]], readout, results)
                 accuracies = {seed: accuracy for seed, (_, accuracy) in given.items()}
                 lines.append(
                     Line(
@@ -107,6 +99,18 @@ def lines_of(jobs: Sequence[Job], shapes: Mapping[str, Shape]) -> list[Line]:
                     )
                 )
     return lines
+
+
+def _given(
+    cells: Sequence[Cell], readout: str, results: Mapping[tuple[Cell, int], dict[str, Any] | None]
+) -> dict[int, tuple[Cell, float]]:
+    """By seed, the accuracy of a readout, and whose it is: of the first cell that was run with this seed and has it."""
+    return {
+        seed: (by, float(result["readouts"][readout]))
+        for seed in sorted({seed for _, seed in results})
+        for by in reversed(cells)
+        if (result := results[by, seed]) is not None and readout in result["readouts"]
+    }
 
 
 def _twins(cell: Cell, runs: Mapping[Cell, Run]) -> list[Cell]:

@@ -80,20 +80,26 @@ def free_timeline(
         source=np.zeros(0, np.int32),
         carries=np.zeros(0, np.uint8),
     )
-    facts: dict[int, list[dict[str, Any]]] = {}
-    for node, (rows, each) in enumerate(zip(shown, recorded, strict=True)):
-        told: list[dict[str, Any]] = [
-            {"row": place[block, number], "sitting": sitting, "begin": begin, "end": end, "handed": end}
-            | {"durable": False, "transfers": [], "metrics": []}
-            for sitting, number, block, begin, end in rows
-        ]
-        first = {fact["sitting"]: fact for fact in reversed(told)}
-        for sitting, number, block, begin, end, carries, peer, count, direction in each.messages:
-            if sitting in first and (block, number) in place:
-                row = place[block, number]
-                first[sitting]["transfers"].append([begin, end, row, carries, peer, count, direction])
-        facts[node] = told
-    return plan, facts
+    pairs = enumerate(zip(shown, recorded, strict=True))
+    return plan, {node: _facts(rows, each, place) for node, (rows, each) in pairs}
+
+
+def _facts(rows: Sequence[Row], recorded: Recording, place: dict[tuple[int, int], int]) -> list[dict[str, Any]]:
+    """What a node tells of its rows; its messages stand with the first one of their sitting.
+
+    `place`: the row of the table for each block and step.
+    """
+    told: list[dict[str, Any]] = [
+        {"row": place[block, number], "sitting": sitting, "begin": begin, "end": end, "handed": end}
+        | {"durable": False, "transfers": [], "metrics": []}
+        for sitting, number, block, begin, end in rows
+    ]
+    first = {fact["sitting"]: fact for fact in reversed(told)}
+    for sitting, number, block, begin, end, carries, peer, count, direction in recorded.messages:
+        if sitting in first and (block, number) in place:
+            row = place[block, number]
+            first[sitting]["transfers"].append([begin, end, row, carries, peer, count, direction])
+    return told
 
 
 def _within(own: Recording, recorded: Sequence[Recording]) -> list[Row]:
