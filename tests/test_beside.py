@@ -71,6 +71,9 @@ def test_a_ring_and_its_table(tmp_path: Path) -> None:
     closing(result.values, console=Console(file=said, width=100))
     for line in (run, epochs, equally_sent):
         assert f"{100 * line['accuracy']:.2f} %" in said.getvalue()
+    card = (tmp_path / "run/model/README.md").read_text()
+    for name, line in (("this model", run), ("FedAvg, equal epochs", epochs), ("FedAvg, equal bytes", equally_sent)):
+        assert f"| {name} | {100 * line['accuracy']:.2f} % | {line['passes']} |" in card
 
 
 def test_an_average_whose_bytes_are_those_of_fedavg(tmp_path: Path) -> None:

@@ -169,9 +169,9 @@ def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[Strea
             window = run.window if reach == 1 else WINDOW
             other = model_of(run.replace(reach=reach, window=window), shape, classes)
             name = "all" if reach == blocks else str(reach)
-            why = "" if reach == mine else "another rule"
+            why = "" if reach == mine else "another learning rule"
             ways.append(by_reach(f"reach {name}", stream_of(other), costed(other), planned.world, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
     other = model_of(run.replace(reach="all", microbatches=microbatches, window=WINDOW), shape, classes)
-    why = "" if mine == blocks else "another rule"
+    why = "" if mine == blocks else "another learning rule"
     return ways + pipelines(stream_of(other), costed(other), planned.world, steps, microbatches, why)

@@ -12,19 +12,22 @@ from typing import Any
 from rich.console import Console
 
 from layerline.api import Result
-from layerline.cli.output import Downloads, add_data_dir, add_format, print_json
+from layerline.cli.output import Downloads, add_data_dir, add_format, note, print_json
 from layerline.data.dataset import Dataset
 from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
 from layerline.reporting.console import Display, closing
+from layerline.reporting.environment import usable_cores
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle
 from layerline.runtime.stop import Stop, on_signals
+from layerline.schedules.timing import Async
 from layerline.sets import load_set
+from layerline.stream_run import StreamRun
 from layerline.team import Engine, check_engine
 
 
@@ -66,8 +69,17 @@ def processes(run: AnyRun, arguments: argparse.Namespace, begun: Engine = "torch
     member = Membership.of_environment()
     if member:  # before it meets the others, who find the same
         refuse_idle(member.world, run.nodes)
+    elif engine == "torch" and arguments.processes is None and not arguments.quiet:
+        _note_crowd(run, count, usable_cores())
     team = {"processes": count, "restarts": arguments.restarts, "show": not arguments.quiet}
     return team | {"engine": engine}
+
+
+def _note_crowd(run: AnyRun, count: int, cores: int) -> None:
+    """Say so where nobody chose a number and there are more processes than cores, each with PyTorch in its memory."""
+    free = isinstance(run, StreamRun) and (isinstance(run.timing, Async) or run.method is not None)
+    if count > cores and not free:  # blocks that run freely and PyTorch's methods want a process for every node
+        note(f"{count} processes on {cores} cores: --processes {cores} takes less memory, for the same weights")
 
 
 def load_data(run: AnyRun, arguments: argparse.Namespace, name: str | None = None) -> AnySet:

@@ -72,7 +72,21 @@ def _accuracy(values: dict[str, Any]) -> str:
     for name, value in values["readouts"].items():
         chosen = " (chosen)" if name == values["readout"] else ""
         lines.append(f"| {name}{chosen} | {100 * value:.2f} % |")
-    return "## Accuracy\n\n" + "\n".join(lines)
+    return "## Accuracy\n\n" + "\n".join(lines + _beside(values.get("beside", [])))
+
+
+def _beside(lines: list[dict[str, Any]]) -> list[str]:
+    """FedAvg of backprop on the same shards, where it was trained."""
+    if not lines:
+        return []
+    table = ["", "FedAvg of backprop beside it, on the same shards; bytes of one participant:", ""]
+    table += ["| | accuracy | passes | chapters | MB up | MB down |", "|---|---|---|---|---|---|"]
+    for line in lines:
+        right = "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f} %"
+        name = "this model" if line["name"] == "run" else f"FedAvg, {line['name'].replace('-', ' ')}"
+        up, down = (f"{line[key] / 1e6:,.2f}" for key in ("bytes_up", "bytes_down"))
+        table.append(f"| {name} | {right} | {line['passes']} | {line['chapters']} | {up} | {down} |")
+    return table
 
 
 def _use(run_dir: Path, run: AnyRun, own: bool) -> str:

@@ -161,13 +161,13 @@ class RunFolder:
         What killed processes left half written goes before.
         """
         write_metrics(self.path / "metrics.csv", rows)
-        write_text(self.model / "README.md", model_card(self.run(), values, self.path, self._about_model()))
         for folder in (self.path, self.model, self.checkpoints):
             sweep(folder)
         self.rewrite_result(values)
 
     def rewrite_result(self, values: dict[str, Any]) -> None:
-        """`result.json` alone, for what is found out when the run is finished."""
+        """The model card and `result.json` alone, for what is found out when the run is finished."""
+        write_text(self.model / "README.md", model_card(self.run(), values, self.path, self._about_model()))
         write_text(self.path / "result.json", _json(values))
 
     def _about_model(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from layerline.schedules.costs import ADAM_BYTES, CAST_BYTES, Machine, Sizes, Wo
 from layerline.schedules.deal import deal_stages
 from layerline.schedules.way import Way
 
-_RULE = "another rule"
+_RULE = "another learning rule"
 
 
 def backprop(sizes: Sizes, machine: Machine, world: World, nodes: int, chapters: int) -> list[Way]:

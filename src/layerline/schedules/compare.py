@@ -63,9 +63,14 @@ def choice(ways: list[Way]) -> str:
         why = f"{best.speedup:.2f}× as fast as one node, as good as the fastest ({fastest.name}), and it sends less"
     said = f"Choose --schedule {best.name}: {why}."
     rival = min((way for way in ways if "backprop" in way.name), key=lambda way: way.seconds)
-    than = "faster" if rival.seconds < best.seconds else "slower"
-    more = max(rival.seconds, best.seconds) / min(rival.seconds, best.seconds)
-    return f"{said[:-1]}; {rival.name} would be {more:.1f}× {than} and send {_times(rival.bytes, best.bytes)}."
+    return f"{said[:-1]}; {rival.name} would be {_beside(rival, best)} and send {_times(rival.bytes, best.bytes)}."
+
+
+def _beside(rival: Way, best: Way) -> str:
+    ratio = rival.seconds / best.seconds
+    if 1 / _AS_FAST <= ratio <= _AS_FAST:
+        return "as fast"
+    return f"{ratio:.1f}× slower" if ratio > 1 else f"{1 / ratio:.1f}× faster"
 
 
 def _times(bytes: int, than: int) -> str:
