@@ -15,7 +15,7 @@ from rich.console import Console
 from layerline import api
 from layerline.errors import LayerlineError, Stopped, UsageError
 from layerline.events import Event, Noted
-from layerline.reporting.console import closing
+from layerline.reporting.closing import closing
 from layerline.reporting.run_folder import RunFolder
 from layerline.run import Run
 from layerline.runtime.stop import on_signals

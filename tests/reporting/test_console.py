@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 
 from layerline.api import train
 from layerline.events import EpochDone, Evaluated, Minibatch, Row, Saved, Started
-from layerline.reporting.console import Display, clock, closing
+from layerline.reporting.closing import closing
+from layerline.reporting.console import Display, clock
 from reporting.tiny import tiny_data, tiny_run
 
 ROWS = [Row(3, "1", 0.123456, 0.981, 1.5, 0.25), Row(3, "head", 0.5, 0.9)]

@@ -17,7 +17,8 @@ from layerline.data.dataset import Dataset
 from layerline.data.text_set import AnySet
 from layerline.errors import Stopped, UsageError
 from layerline.events import Listener
-from layerline.reporting.console import Display, closing
+from layerline.reporting.closing import closing
+from layerline.reporting.console import Display
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.nodes import NodesDisplay
 from layerline.reporting.tensorboard import require_tensorboard

@@ -30,8 +30,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from layerline.events import Evaluated, Event, Noted, PlanStarts, Row, Standing, Started
-from layerline.reporting.console import clock
+from layerline.events import Evaluated, Event, Noted, PlanStarts, Standing, Started
+from layerline.reporting.console import block_name, block_numbers, clock, heading, looked
 from layerline.reporting.trace import slot_name
 from layerline.schedules.plan import Action
 
@@ -63,15 +63,12 @@ class NodesDisplay:
         if self._quiet:
             return
         if isinstance(event, Started):
-            header = Text(event.preset, style="bold")
-            if event.run_dir:
-                header.append(f" · {event.run_dir}", style="not bold")
-            self._console.print(header, soft_wrap=True)
+            self._console.print(heading(event), soft_wrap=True)
         elif isinstance(event, PlanStarts):
             self._thread = Thread(target=self._show, args=(event,), name="display", daemon=True)
             self._thread.start()
         elif isinstance(event, Evaluated):
-            self._say(f"{event.split} accuracy {100 * event.accuracy:.2f} % after epoch {event.epoch}")
+            self._say(looked(event))
         elif isinstance(event, Noted):
             self._say(event.words)
 
@@ -142,7 +139,7 @@ class View:
         latest = max((s.latest for s in self._known.values() if s.latest), key=lambda row: row.epoch, default=None)
         nodes = range(self._plan.nodes)
         busy = ", ".join(map(self._busy, nodes)) if len(nodes) <= 8 else f"{np.mean([*map(self._share, nodes)]):.0%}"
-        parts = [f"chapter {self.chapters}/{self._plan.chapters}", *([_numbers(latest)] if latest else [])]
+        parts = [f"chapter {self.chapters}/{self._plan.chapters}", *([block_numbers(latest)] if latest else [])]
         return " | ".join([*parts, f"nodes busy {busy}", self._left()])
 
     def picture(self) -> RenderableType:
@@ -167,7 +164,7 @@ class View:
         standing = self._known.get(node)
         what = Text(self._doing(node), style="dim" if standing is None or standing.waits else "")
         latest = standing.latest if standing else None
-        numbers = f"{_name(latest)}: {100 * latest.accuracy:.2f} %" if latest else ""
+        numbers = f"{block_name(latest)}: {100 * latest.accuracy:.2f} %" if latest else ""
         return str(node + 1), what, self._busy(node), Text(numbers, style="dim")
 
     def _doing(self, node: int) -> str:
@@ -211,11 +208,3 @@ class View:
         if self._first is None or come < 0.01 * makespan or self._elapsed < 1.0:
             return "-:-- left"
         return f"{clock((makespan - position) * self._elapsed / come)} left"
-
-
-def _numbers(row: Row) -> str:
-    return f"{_name(row)}: loss {row.loss:.4g}, accuracy {100 * row.accuracy:.2f} %"
-
-
-def _name(row: Row) -> str:
-    return row.block if row.block == "head" else f"block {row.block}"
