@@ -23,6 +23,11 @@ class Row:
     goodness_positive: float | None = None
     goodness_negative: float | None = None
 
+    @property
+    def what(self) -> str:
+        """What learned: "block 2" or "head"."""
+        return self.block if self.block == "head" else f"block {self.block}"
+
 
 @dataclass(frozen=True)
 class Minibatch:

@@ -23,13 +23,13 @@ def idx_bytes(array: NDArray[np.uint8]) -> bytes:
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def idx_contents(train: int = 20, test: int = 10, size: tuple[int, int] = (28, 28), classes: int = 10) -> list[bytes]:
+def idx_contents(train: int = 20, test: int = 10, size: tuple[int, int] = (28, 28)) -> list[bytes]:
     """The four files of a set of random images."""
     rng = np.random.default_rng(0)
     contents = []
     for count in (train, test):
         contents.append(idx_bytes(rng.integers(0, 256, (count, *size), np.uint8)))
-        contents.append(idx_bytes((np.arange(count) % classes).astype(np.uint8)))
+        contents.append(idx_bytes((np.arange(count) % 10).astype(np.uint8)))
     return contents
 
 

@@ -15,8 +15,8 @@ def images(n: int, classes: int = 2) -> Examples:
     )
 
 
-def small(n: int = 12, classes: int = 2) -> Dataset:
-    return Dataset("small", images(n, classes), images(4), tuple(f"c{k}" for k in range(classes)))
+def small(n: int = 12) -> Dataset:
+    return Dataset("small", images(n), images(4), ("c0", "c1"))
 
 
 def test_properties() -> None:

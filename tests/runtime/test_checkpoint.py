@@ -37,8 +37,8 @@ PROGRESS = Progress(
 )
 
 
-def saved(folder: Path, run: str = "r", data: str = "d") -> Path:
-    return Checkpoints(folder, run, data).save(TENSORS, Cursor(1, 2, 3), PROGRESS, 17)
+def saved(folder: Path) -> Path:
+    return Checkpoints(folder, "r", "d").save(TENSORS, Cursor(1, 2, 3), PROGRESS, 17)
 
 
 def load(folder: Path, run: str = "r", data: str = "d") -> Any:

@@ -73,7 +73,7 @@ class Display:
         elif isinstance(event, EpochDone):
             self._done += 1
             self._epoch = event.epoch
-            self._what = "all blocks" if len(event.rows) > 1 else block_name(event.rows[0])
+            self._what = "all blocks" if len(event.rows) > 1 else event.rows[0].what
             self._latest = None
             self._rows |= {row.block: row for row in event.rows}
             if self._live is None:
@@ -155,14 +155,9 @@ def looked(look: Evaluated) -> str:
     return f"{look.split} accuracy {100 * look.accuracy:.2f} % after epoch {look.epoch}"
 
 
-def block_name(row: Row) -> str:
-    """`block 2`, or `head`."""
-    return row.block if row.block == "head" else f"block {row.block}"
-
-
 def block_numbers(row: Row) -> str:
     """`block 2: loss 0.123, accuracy 98.10 %`."""
-    return f"{block_name(row)}: loss {row.loss:.4g}, accuracy {100 * row.accuracy:.2f} %"
+    return f"{row.what}: loss {row.loss:.4g}, accuracy {100 * row.accuracy:.2f} %"
 
 
 def _table(rows: list[Row]) -> Table:

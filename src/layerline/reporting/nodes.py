@@ -31,7 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerline.events import Evaluated, Event, Noted, PlanStarts, Standing, Started
-from layerline.reporting.console import block_name, block_numbers, clock, heading, looked
+from layerline.reporting.console import block_numbers, clock, heading, looked
 from layerline.reporting.trace import slot_name
 from layerline.schedules.plan import Action
 
@@ -164,7 +164,7 @@ class View:
         standing = self._known.get(node)
         what = Text(self._doing(node), style="dim" if standing is None or standing.waits else "")
         latest = standing.latest if standing else None
-        numbers = f"{block_name(latest)}: {100 * latest.accuracy:.2f} %" if latest else ""
+        numbers = f"{latest.what}: {100 * latest.accuracy:.2f} %" if latest else ""
         return str(node + 1), what, self._busy(node), Text(numbers, style="dim")
 
     def _doing(self, node: int) -> str:

@@ -40,9 +40,8 @@ def refuse_divergence(rows: list[Row], lr: float) -> None:
     """LayerlineError when a loss is no number any more."""
     lost = next((row for row in rows if not math.isfinite(row.loss)), None)
     if lost:
-        what = lost.block if lost.block == "head" else f"block {lost.block}"
         raise LayerlineError(
-            f"training diverged: the loss of {what} is {lost.loss} in epoch {lost.epoch}",
+            f"training diverged: the loss of {lost.what} is {lost.loss} in epoch {lost.epoch}",
             hint=f"choose a smaller learning rate than {lr:g}: --lr",
         )
 

@@ -38,7 +38,7 @@ class Window:
     after: Rows
 
 
-def window(plan: Plan, sent: Messages, ahead: int = AHEAD) -> Window:
+def window(plan: Plan, sent: Messages) -> Window:
     """The edges. `after` are rows that leave a result on disk: how far those are is known to all."""
     by_node = np.argsort(plan.node, kind="stable")
     own = np.split(by_node, np.cumsum(np.bincount(plan.node, minlength=plan.nodes))[:-1])  # each node's rows
@@ -47,7 +47,7 @@ def window(plan: Plan, sent: Messages, ahead: int = AHEAD) -> Window:
     links = np.unique(np.stack((sent.sender, sent.receiver)), axis=1).T.tolist()
     rows, after = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for sender, reader in links:
-        row, then = begins[sender][ahead:], begins[sender][: max(0, len(begins[sender]) - ahead)]
+        row, then = begins[sender][AHEAD:], begins[sender][:-AHEAD]
         last = np.searchsorted(leaves[reader], then) - 1
         rows.append(row[last >= 0])
         after.append(leaves[reader][last[last >= 0]])

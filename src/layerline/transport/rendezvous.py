@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
@@ -64,8 +64,8 @@ _CALLED = {
     "run": ("has another run", "give all processes the same preset, settings and seed"),
     "plan": ("has another plan", "give all processes the same schedule, nodes and chapters"),
     "data": ("has other data", "give all machines the same files: compare `layerline env` and the data folders"),
-    "torch": ("has another PyTorch", "install the same version on all machines, or allow it to differ"),
-    "cpu": ("has another instruction set", "results would not be reproducible to the bit; allow it to differ"),
+    "torch": ("has another PyTorch", "install the same version on all machines"),
+    "cpu": ("has another instruction set", "use machines of one kind: sums would be rounded differently"),
 }
 
 
@@ -134,15 +134,13 @@ def check_peers(
     *,
     generation: int = 0,
     timeout: float = 60.0,
-    may_differ: Collection[str] = (),
-    who: Sequence[str] | None = None,
 ) -> None:
     """Wait for all `world` processes and compare their facts; the same error in every process.
 
     PeerLost that names the ranks that did not come within `timeout` seconds; LayerlineError that names the ranks that
-    differ and in what. `may_differ`: names of facts to let pass. `who`: how to call the ranks.
+    differ and in what.
     """
-    called = who or [f"rank {each}" for each in range(world)]
+    called = [f"rank {each}" for each in range(world)]
     store = PrefixStore(f"layerline/{generation}/facts", store)
     keys = [str(each) for each in range(world)]
     store.set(keys[rank], json.dumps(asdict(facts)))
@@ -156,8 +154,7 @@ def check_peers(
         ) from None
     everybody = [_read(store.get(key), called[each]) for each, key in enumerate(keys)]
     for field in fields(Facts):
-        if field.name not in may_differ:
-            _compare(field.name, [given.get(field.name, "none") for given in everybody], called)
+        _compare(field.name, [given.get(field.name, "none") for given in everybody], called)
 
 
 def _compare(name: str, values: list[str], called: Sequence[str]) -> None:

@@ -55,10 +55,9 @@ def costs_of(model: StreamModel, machine: Machine) -> StreamCosts:
     return replace(costs, followed=tuple(followed))
 
 
-def stream_of(model: StreamModel, costs: StreamCosts | None = None) -> Stream:
+def stream_of(model: StreamModel) -> Stream:
     """Who has which blocks. UsageError for more nodes than blocks."""
-    run, reach = model.run, model.reach
-    costs = costs or costs_of(model, Machine())
+    run, reach, costs = model.run, model.reach, costs_of(model, Machine())
     weighed = [costs.of_step(reach, block, run.microbatches) for block in range(reach.blocks)]
     owned = deal_blocks(weighed, run.nodes, run.speeds)
     return Stream(reach=reach, owned=owned, microbatches=run.microbatches, window=run.window, follows=model.follows)
