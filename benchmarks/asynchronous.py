@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, accuracy, complete, show, train
+from kept_cells import Results, accuracy, complete, parser_of, show, train
 
 WHAT: dict[str, tuple[str, list[str], int]] = {
     "digits": (str(Path(__file__).with_name("asynchronous-digits.toml")), [], 3),
@@ -159,20 +159,14 @@ def plot(wanted: Sequence[Cell], results: Results, path: Path) -> None:
 
 def parse(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
     """The parser, what was asked for, and the flags that are for `layerline train`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = parser_of(__doc__, "asynchronous-results")
     parser.add_argument("what", choices=list(WHAT))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.2, 2.0, 4.0])
     parser.add_argument("--slow", type=int, nargs="+", help="The blocks that are slowed down; left out: each.")
     parser.add_argument("--buffers", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--paces", nargs="+", choices=["regular", "random"], default=["regular", "random"])
     parser.add_argument("--only", choices=["speeds", "codes"])
     parser.add_argument("--codes", nargs="+", choices=list(CODES), default=list(CODES))
-    parser.add_argument("--results", type=Path, default=Path("asynchronous-results"), help="Where finished cells are.")
-    parser.add_argument("--table", action="store_true", help="Train nothing: print what there is.")
-    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--plot", type=Path, help="Train nothing: draw what there is.")
     return parser, *parser.parse_known_args(words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -54,6 +55,18 @@ class Results:
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name.replace(' ', '_')}.json"
+
+
+def parser_of(description: str | None, folder: str) -> argparse.ArgumentParser:
+    """For a table of cells whose other flags are for `layerline train`; `folder`: where finished ones are kept."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=Path(folder), help="Where finished cells are kept.")
+    parser.add_argument("--table", action="store_true", help="Train nothing: print what there is.")
+    parser.add_argument("--markdown", action="store_true")
+    return parser
 
 
 def complete(wanted: Sequence[Cell], results: Results, in_words: Callable[[dict[str, Any]], str]) -> None:

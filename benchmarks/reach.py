@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, complete, show, train
+from kept_cells import Results, complete, parser_of, show, train
 from reach_plans import PIPELINE, Planner, rates
 
 from layerline.cli.flags import add_settings, settings_of
@@ -176,15 +176,9 @@ def plot(wanted: Sequence[Cell], results: Results, planner: Planner, path: Path)
 
 def parse(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
     """The parser, what was asked for, and the flags that are for `layerline train`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = parser_of(__doc__, "reach-results")
     parser.add_argument("what", choices=list(WHAT))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only-reach", nargs="+", choices=REACHES, default=list(REACHES))
-    parser.add_argument("--results", type=Path, default=Path("reach-results"), help="Where finished cells are kept.")
-    parser.add_argument("--table", action="store_true", help="Train nothing: print what there is.")
-    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--plot", type=Path, help="Train nothing: draw what there is.")
     parser.add_argument("--parts", type=int, default=4, help="Microbatches that are planned. Default 4.")
     parser.add_argument("--measure", action="store_true", help="Measure what the plan's rows cost on this machine.")

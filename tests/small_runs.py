@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,11 @@ from layerline.runs import AnyRun
 from layerline.runtime.checkpoint import Checkpoints, Progress
 from layerline.runtime.execute import Execution, make_trainer
 from layerline.runtime.model import Model, build_model
+from layerline.runtime.pipeline import Pipeline
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import build_stream_model
+from layerline.schedules.plan import Plan
 from layerline.stream_run import StreamRun
 
 
@@ -117,6 +120,27 @@ def train_through(
             return Outcome(model, execution.run())
         except Stopped:
             left.pop(0)
+
+
+def plan_through(run: Run, plan: Plan, data: Dataset, folder: Path, stops: list[int]) -> str:
+    """Carry a plan out to the end; each of `stops` ends a sitting after so many minibatches, the next starts from disk.
+
+    The digest of the weights.
+    """
+    left = list(stops)
+    while True:
+        pipeline, stop, heard = Pipeline(run, plan, data, folder), Stop(), itertools.count(1)
+
+        def hear(event: Event, stop: Stop = stop, heard: Iterator[int] = heard) -> None:
+            if isinstance(event, Minibatch | EpochDone) and left and next(heard) >= left[0]:
+                stop.exit_status = 75
+
+        try:
+            pipeline.work(hear, stop, pipeline.here())
+        except Stopped:
+            left.pop(0)
+        else:
+            return weights_sha256(pipeline.model())
 
 
 def fresh_model(run: AnyRun, data: Dataset, blocks: Blocks | None = None) -> Model:

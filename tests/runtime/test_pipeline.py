@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ from hypothesis import strategies as st
 
 from layerline import api
 from layerline.errors import CheckpointError, Stopped
-from layerline.events import EpochDone, Event, Minibatch, RowDone, RowKept
+from layerline.events import Event, RowDone, RowKept
 from layerline.run import Run
 from layerline.runtime.needs import last_slots
 from layerline.runtime.pipeline import Measured, Pipeline
 from layerline.runtime.planning import planned as planned_by
-from layerline.runtime.saved import weights_sha256
 from layerline.runtime.stop import Stop
 from layerline.schedules.plan import Action, Plan
-from small_runs import LOCAL, UNSUPERVISED, small_data, small_run, train_through
+from small_runs import LOCAL, UNSUPERVISED, plan_through, small_data, small_run, train_through
 
 DATA = small_data()
 BLOCKS = 3
@@ -58,21 +56,7 @@ def plan_of(run: Run) -> Plan:
 
 
 def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:
-    """Train to the end; each of `stops` ends a sitting after so many minibatches. Each sitting starts from disk."""
-    plan, left = plan_of(run), list(stops or [])
-    while True:
-        pipeline, stop, heard = Pipeline(run, plan, DATA, folder), Stop(), itertools.count(1)
-
-        def hear(event: Event, stop: Stop = stop, heard: Any = heard) -> None:
-            if isinstance(event, Minibatch | EpochDone) and left and next(heard) >= left[0]:
-                stop.exit_status = 75
-
-        try:
-            pipeline.work(hear, stop, pipeline.here())
-        except Stopped:
-            left.pop(0)
-        else:
-            return weights_sha256(pipeline.model())
+    return plan_through(run, plan_of(run), DATA, folder, stops or [])
 
 
 @pytest.mark.parametrize("rule", UNJUDGED)

@@ -30,7 +30,7 @@ from layerline.runtime.stop import Stop
 from layerline.schedules.costs import Machine, World, estimate
 from layerline.schedules.plan import Plan
 from layerline.schedules.simulate import simulate
-from small_runs import BACKPROP, LOCAL, UNSUPERVISED, small_data, small_run
+from small_runs import BACKPROP, LOCAL, UNSUPERVISED, plan_through, small_data, small_run
 
 DATA = small_data()
 RULES: dict[str, dict[str, Any]] = {
@@ -55,21 +55,7 @@ def plan_of(run: Run) -> Plan:
 
 
 def carry_out(run: Run, folder: Path, stops: list[int] | None = None) -> str:
-    """Train to the end; each of `stops` ends a sitting after so many minibatches. Each sitting starts from disk."""
-    plan, left = plan_of(run), list(stops or [])
-    while True:
-        pipeline, stop, heard = Pipeline(run, plan, DATA, folder), Stop(), itertools.count(1)
-
-        def hear(event: Event, stop: Stop = stop, heard: Any = heard) -> None:
-            if isinstance(event, Minibatch | EpochDone) and left and next(heard) >= left[0]:
-                stop.exit_status = 75
-
-        try:
-            pipeline.work(hear, stop, pipeline.here())
-        except Stopped:
-            left.pop(0)
-        else:
-            return weights_sha256(pipeline.model())
+    return plan_through(run, plan_of(run), DATA, folder, stops or [])
 
 
 def one_machine(run: Run) -> str:
