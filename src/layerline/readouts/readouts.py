@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -53,8 +53,6 @@ def features(network: Network, x: Tensor | LabelledViews, skip: int) -> Tensor:
 class BaseReadout(Settings):
     """A way to score the classes."""
 
-    needs: ClassVar[Literal["goodness", "softmax head", "local heads"]]
-
     @abstractmethod
     def scores(self, model: Trained, raw: Tensor) -> Tensor:
         """Scores of raw examples [B, *shape]."""
@@ -64,7 +62,6 @@ class Goodness(BaseReadout):
     """The label whose view has the highest goodness."""
 
     kind: Literal["goodness"] = "goodness"
-    needs: ClassVar[Literal["goodness"]] = "goodness"
     skip: int = Field(default=1, ge=0)
     """Blocks left out at the start; the papers: 1."""
 
@@ -82,7 +79,6 @@ class Softmax(BaseReadout):
     """A linear softmax on all later blocks, trained beside them without touching them."""
 
     kind: Literal["softmax"] = "softmax"
-    needs: ClassVar[Literal["softmax head"]] = "softmax head"
     skip: int = Field(default=1, ge=0)
     """Blocks left out at the start; the papers: 1."""
 
@@ -100,7 +96,6 @@ class LastHead(BaseReadout):
     """The last block's head."""
 
     kind: Literal["last-head"] = "last-head"
-    needs: ClassVar[Literal["local heads"]] = "local heads"
 
     def scores(self, model: Trained, raw: Tensor) -> Tensor:
         return _log_probabilities(model, raw)[-1]
@@ -110,7 +105,6 @@ class AllHeads(BaseReadout):
     """Every block's head, mean log-probability."""
 
     kind: Literal["all-heads"] = "all-heads"
-    needs: ClassVar[Literal["local heads"]] = "local heads"
     skip: int = Field(default=0, ge=0)
     """Blocks left out at the start; the paper names all heads."""
 
