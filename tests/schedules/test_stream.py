@@ -329,7 +329,7 @@ def test_the_formula_counts_what_the_reach_asks_for() -> None:
     machine = Machine(arithmetic=2.0, memory=28.0)
     for reach in (1, 2, 3):
         pattern = Reach(6, reach)
-        found = estimate_stream(sizes, 3, machine, reach=pattern)
+        found = estimate_stream(sizes, 3, machine, moments=2, reach=pattern)
         product = 300.0
         middle = reach  # a block in the middle, below which and above which all losses are
         expected = product * (1 + reach - 1 + 1) + 3 * 30.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ class Velocities:
 class BaseDescent(Settings):
     """Parameters that follow their gradients."""
 
+    moments: ClassVar[int]
+    """Numbers that are kept for every parameter."""
     lr: float = Field(gt=0)
     """Learning rate, before the schedule's factor."""
 
@@ -49,6 +51,7 @@ class BaseDescent(Settings):
 class Sgd(BaseDescent):
     """Stochastic gradient descent with momentum and L2 penalty."""
 
+    moments: ClassVar[int] = 1
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
     """Learning rate; DGL on CIFAR-10: 0.1."""
@@ -83,6 +86,7 @@ class Sgd(BaseDescent):
 class AdamW(BaseDescent):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), for Transformers."""
 
+    moments: ClassVar[int] = 2
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=0.001, gt=0)
     """Learning rate."""

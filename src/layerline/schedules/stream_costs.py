@@ -4,7 +4,8 @@ forward                                 2 · examples · macs         at the ari
 backward by a loss, to the input        as much again               where the gradient goes on to the block below
 backward by a loss, to the weights      as much again               where it is the loss that trains the block
 own loss                                3 × the head's product
-update                                  28 B a parameter            at the memory rate, once a minibatch
+update                                  12 B a parameter, and 8 for at the memory rate, once a minibatch
+                                        each moment kept: all float32, read and written, the gradient read
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerline.schedules.costs import ADAM_BYTES, Machine
+from layerline.schedules.costs import Machine
 from layerline.schedules.reach import Reach
 
 
@@ -68,7 +69,7 @@ class StreamCosts:
 
 
 def estimate_stream(
-    sizes: Sequence[BlockSize], examples: float, machine: Machine, *, moments: int = 1, reach: Reach
+    sizes: Sequence[BlockSize], examples: float, machine: Machine, *, moments: int, reach: Reach
 ) -> StreamCosts:
     """The formula above for microbatches of so many examples. `moments`: numbers an optimizer keeps a parameter."""
     product = tuple(2.0 * examples * size.macs / machine.arithmetic for size in sizes)
@@ -79,7 +80,7 @@ def estimate_stream(
         to_input=product,
         to_weights=product,
         own_loss=tuple(head * reach.has_loss(block) for block, head in enumerate(heads)),
-        update=tuple(count * ADAM_BYTES / machine.memory for count in parameters),
+        update=tuple(count * (12 + 8 * moments) / machine.memory for count in parameters),
         outputs=tuple(round(examples * size.output_bytes) for size in sizes),
         kept=tuple(round(examples * size.kept_bytes) for size in sizes),
         weights=tuple(4 * count for count in parameters),

@@ -18,6 +18,8 @@ from layerline.data.digits import load_digits
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.node import StreamNode, fill
+from layerline.runtime.stream.planning import costs_of
+from layerline.schedules.costs import Machine
 from runtime.members_by_hand import free_port
 from runtime.stream.test_stream_nodes import alone, described, run_of
 
@@ -116,3 +118,17 @@ def test_labels_and_order_without_images() -> None:
         for part in range(2):
             assert torch.equal(thin.labels(step, part), whole.labels(step, part))
             assert torch.equal(thin.parts(step)[part], whole.parts(step)[part])
+
+
+@pytest.mark.parametrize("optimizer", [{"kind": "sgd"}, {"kind": "adamw"}])
+def test_moments_are_planned_as_they_are(optimizer: dict[str, Any]) -> None:
+    """AdamW keeps two numbers a parameter; the plan once counted one, and 28 bytes of traffic for SGD's 20."""
+    run, data = run_of(optimizer=optimizer), load_digits()
+    model = build_stream_model(run, data)
+    node, costs = StreamNode([0, 1, 2], model, Feed(model, data)), costs_of(model, Machine(memory=1.0))
+    for block, stage in node.stages.items():
+        moments = [tensor for tensor in stage.moments.tensors().values() if tensor.ndim]  # a step count is a scalar
+        assert costs.moments[block] == sum(tensor.nbytes for tensor in moments)
+        learns = nn.ModuleList(module for module in (stage.block, stage.head) if module is not None)
+        weights = sum(parameter.nbytes for parameter in learns.parameters())
+        assert costs.update[block] == 2 * (weights + costs.moments[block]) + weights

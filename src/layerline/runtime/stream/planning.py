@@ -46,7 +46,8 @@ def block_sizes(model: StreamModel) -> list[BlockSize]:
 def costs_of(model: StreamModel, machine: Machine) -> StreamCosts:
     """Seconds and bytes of a microbatch in each block, by formula."""
     run = model.run
-    costs = estimate_stream(block_sizes(model), run.batch_size / run.parts, machine, reach=model.reach)
+    examples, moments = run.batch_size / run.parts, run.optimizer.moments
+    costs = estimate_stream(block_sizes(model), examples, machine, moments=moments, reach=model.reach)
     if not model.follows:
         return costs
     followed = [0] * model.reach.blocks
