@@ -3,7 +3,7 @@
 PyTorch's elastic launcher starts the workers, watches them, and ends all when one ends badly. What it cannot know is
 what an exit status means: a worker that was killed or lost a peer is started again, with all others, from the finished
 slots; one that refuses (other data, a full disk, a wrong setting) ends the run with its message; a stop on request
-is no failure.
+is no failure. Asked to stop, workers have 30 s to save themselves, or TORCH_ELASTIC_SHUTDOWN_TIMEOUT.
 
 The store that the workers meet at is ours, on the loopback interface; the launcher's own facts stay in a file.
 """
@@ -34,10 +34,7 @@ ERRORS = "LAYERLINE_ERRORS"
 """Set for the workers: the folder that each leaves its error in, for the launcher to report."""
 LOST = 75
 """Exit status of a worker that can go on when it is started again."""
-_THEIRS = {
-    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # seconds the others get to end by themselves
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # what went wrong is said once, by us
-}
+_THEIRS = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # what went wrong is said once, by us
 _ENDED = (LOST, 130, 143)  # by themselves, or by the launcher because another was lost
 
 
