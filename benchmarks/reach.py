@@ -104,6 +104,12 @@ def cells(what: str, reaches: Sequence[str], seeds: Sequence[int], more: Sequenc
     return (Cell(what, reach, seed, tuple(more)) for seed in seeds for reach in reaches)
 
 
+def planner_of(wanted: Sequence[Cell], measure: bool) -> Planner:
+    """Of all these cells: their runs differ in reach only, and in heads, which reach all does not have."""
+    with_heads = next((cell for cell in wanted if cell.reach != "all"), wanted[0])
+    return Planner.of(with_heads.run, measure)
+
+
 def quality(values: Mapping[str, Any]) -> float:
     """Of a result, or of a point of its curve: bits per character, else accuracy in %, on what was held out."""
     for name in ("validation_bits_per_character", "bits_per_character"):
@@ -191,7 +197,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked.what, asked.only_reach, asked.seeds, more))
     try:
-        planner = Planner.of(wanted[0].run, asked.measure)
+        planner = planner_of(wanted, asked.measure)
         if not (asked.table or asked.plot):
             complete(wanted, results, lambda result: f"{quality(result):.3f}")
         if asked.plot:

@@ -66,6 +66,13 @@ def test_the_table_has_what_is_there(tmp_path: Path, planner: plans.Planner) -> 
     assert float(every[7]) == pytest.approx(float(piped[7]), rel=0.2)
 
 
+def test_planned_are_the_heads_that_are_trained_in_whatever_order_reaches_are_named() -> None:
+    """With --only-reach all 1, reach 1 was planned with the paper's heads, which cost far more."""
+    asked = [list(reach.cells("resnet", reaches, [0], [])) for reaches in (["1", "all"], ["all", "1"])]
+    planners = [reach.planner_of(wanted, measure=False) for wanted in asked]
+    assert planners[0].run.head == planners[1].run.head
+
+
 def test_the_pipeline_says_how_many_microbatches_it_takes(planner: plans.Planner) -> None:
     assert plans.rates(planner, plans.PIPELINE, 2)[1].endswith(" (3)")
 

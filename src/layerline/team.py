@@ -15,7 +15,7 @@ from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.runtime.flower.local import check_flower, require_flower
 from layerline.runtime.launch import launch
-from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle, silence_seconds
+from layerline.runtime.members import Board, Membership, join_seconds, refuse_idle, silence_seconds, stop_seconds
 from layerline.runtime.pipeline import Measured
 from layerline.runtime.saved import load_model
 from layerline.runtime.slots import Slots
@@ -67,7 +67,8 @@ class Team:
                     "processes that work together need a folder to leave their slots in", hint="give out_dir"
                 )
         if self.processes > 1 or member:
-            for seconds in (join_seconds, silence_seconds):  # what is wrong with them is said before a start
+            # What is wrong with them is said before a start.
+            for seconds in (join_seconds, silence_seconds, stop_seconds):
                 seconds()
         if isinstance(run, StreamRun):
             refuse_shared(run, member.world if member else self.processes)

@@ -64,8 +64,9 @@ def test_stopped_while_the_processes_are_set_up(number: int, status: int, later:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
-def test_an_impatient_person(tmp_path: Path) -> None:
-    """Ctrl-C, again and again: the launcher ends, and takes all workers with it."""
+def test_an_impatient_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, again and again: the launcher ends, and takes all workers with it. They get the time that was set."""
+    monkeypatch.setenv("LAYERLINE_STOP", "2")
     _, file = described(tmp_path, {"schedule": {"kind": "all-layers"}, "nodes": 2, "epochs": 400})
     launcher = start("train", file, "--out-dir", str(tmp_path / "run"), "--quiet")
     until_made(tmp_path / "run/slots/node-1.jsonl")
@@ -81,7 +82,13 @@ def test_an_impatient_person(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("LAYERLINE_SILENCE", "soon"), ("LAYERLINE_SILENCE", "0"), ("LAYERLINE_JOIN", "nan"), ("LAYERLINE_JOIN", "1e9")],
+    [
+        ("LAYERLINE_SILENCE", "soon"),
+        ("LAYERLINE_SILENCE", "0"),
+        ("LAYERLINE_JOIN", "nan"),
+        ("LAYERLINE_JOIN", "1e9"),
+        ("LAYERLINE_STOP", "-1"),
+    ],
 )
 def test_times_that_are_none(
     variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

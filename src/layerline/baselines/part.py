@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from layerline.runtime.seeding import drawing
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.stage import drawing
 
 
 class Part(nn.Module):

@@ -16,7 +16,8 @@ from layerline.baselines.step import MethodStep
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.worker import GO_ON, PATIENCE, SAVE, Decide, Save
+from layerline.runtime.stream.patience import Patience
+from layerline.runtime.stream.worker import GO_ON, SAVE, Decide, Save
 
 
 class MethodWorker:
@@ -24,8 +25,8 @@ class MethodWorker:
 
     def __init__(self, method: MethodStep, number: int, *, start: int, decide: Decide, save: Save, stop: Stop) -> None:
         self.method, self.number, self.start = method, number, start
-        self._decide, self._save, self._stop = decide, save, stop
-        self._asked: float | None = None
+        self._decide, self._save = decide, save
+        self._patience = Patience(stop, lead=min(number, 1))  # the first has begun the next step, at most
 
     def work(self) -> Generator[Event]:
         """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of this node.
@@ -45,7 +46,7 @@ class MethodWorker:
             yield Minibatch(epoch, "all blocks") if rows is None else EpochDone(epoch, rows)
             if mark > SAVE:
                 raise Stopped("training was stopped", exit_status=mark)
-            self._heed()
+            self._patience.heed()
 
     def _learn(self, step: int) -> int:
         """A minibatch and its update. The first node's mark."""
@@ -65,12 +66,3 @@ class MethodWorker:
         if not tells:
             del node.noted.rows[before:]
         return rows if tells else []
-
-    def _heed(self) -> None:
-        """Stopped where this process was asked to, and the first node was not, or has gone on too far."""
-        if self._stop.exit_status is None or self.number == 0:
-            return
-        now = time.monotonic()
-        self._asked = self._asked or now
-        if now - self._asked > PATIENCE:
-            raise Stopped("training was stopped", exit_status=self._stop.exit_status)

@@ -3,7 +3,7 @@
 PyTorch's elastic launcher starts the workers, watches them, and ends all when one ends badly. What it cannot know is
 what an exit status means: a worker that was killed or lost a peer is started again, with all others, from the finished
 slots; one that refuses (other data, a full disk, a wrong setting) ends the run with its message; a stop on request
-is no failure.
+is no failure. Asked to stop, workers have a while to save themselves (`STOP_SECONDS`).
 
 The store that the workers meet at is ours, on the loopback interface; the launcher's own facts stay in a file.
 """
@@ -11,6 +11,7 @@ The store that the workers meet at is ours, on the loopback interface; the launc
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from layerline.errors import LayerlineError, Stopped
-from layerline.runtime.members import STORE
+from layerline.runtime.members import STORE, stop_seconds
 from layerline.runtime.stop import STATUS, Stop, handling
 from layerline.transport.rendezvous import serve_store
 
@@ -34,10 +35,7 @@ ERRORS = "LAYERLINE_ERRORS"
 """Set for the workers: the folder that each leaves its error in, for the launcher to report."""
 LOST = 75
 """Exit status of a worker that can go on when it is started again."""
-_THEIRS = {
-    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # seconds the others get to end by themselves
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # what went wrong is said once, by us
-}
+_LOG_LEVEL = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # what went wrong is said once, by us
 _ENDED = (LOST, 130, 143)  # by themselves, or by the launcher because another was lost
 
 
@@ -53,7 +51,8 @@ def launch(
         with tempfile.TemporaryDirectory(prefix="layerline-") as scratch, _quiet():
             store = serve_store()
             ours = {STORE: f"127.0.0.1:{store.port}", ERRORS: scratch}
-            with _environment(ours | _THEIRS):
+            patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(stop_seconds()))}
+            with _environment(ours | patience | _LOG_LEVEL):
                 failed = _started(command, processes, Path(scratch), folder, stop, kept)
             if not failed:
                 return

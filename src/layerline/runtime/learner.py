@@ -28,6 +28,7 @@ from layerline.data.labels import LabelledViews
 from layerline.errors import UsageError
 from layerline.objectives.base import BaseObjective
 from layerline.objectives.optimizer import FADING, Adam
+from layerline.runtime.seeding import drawing
 
 BlockInput = Tensor | LabelledViews
 
@@ -198,10 +199,8 @@ class AutogradLearner(Learner):
         self._seed = generator.initial_seed()
 
     def _learn(self, x: BlockInput, labels_B: Tensor, lr: float, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        devices = [labels_B.device] if labels_B.is_cuda else []
-        with torch.random.fork_rng(devices), torch.enable_grad(), self._autocast(labels_B):
-            # A module's own draws (dropout) are a function of the minibatch, too, so that a resumed run repeats them.
-            torch.manual_seed(self._seed + batch)
+        # A module's own draws (dropout) are a function of the minibatch, too, so that a resumed run repeats them.
+        with drawing(labels_B, self._seed + batch), torch.enable_grad(), self._autocast(labels_B):
             h = self._apply(x)
             loss, record = self.objective.local_loss(h, labels_B, self.state, batch)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)

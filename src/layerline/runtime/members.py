@@ -33,6 +33,9 @@ JOIN_SECONDS = 120.0
 """For all processes to come, and to say what they have; `LAYERLINE_JOIN` sets it."""
 SILENCE_SECONDS = 60.0
 """After which a process that says nothing is lost; `LAYERLINE_SILENCE` of the launcher sets it for its workers."""
+STOP_SECONDS = 30.0
+"""For workers that are asked to stop to save themselves, before they are killed; `LAYERLINE_STOP` of the launcher sets
+it."""
 LONGEST_SECONDS = 7 * 24 * 3600.0
 """For one message: as long as the nodes before take. That they are alive is known by `SILENCE_SECONDS`."""
 _SECONDS_BETWEEN = 0.05
@@ -106,6 +109,11 @@ def join_seconds() -> float:
 def silence_seconds() -> float:
     """As `SILENCE_SECONDS`, or as somebody set it."""
     return _seconds("LAYERLINE_SILENCE", SILENCE_SECONDS)
+
+
+def stop_seconds() -> float:
+    """As `STOP_SECONDS`, or as somebody set it."""
+    return _seconds("LAYERLINE_STOP", STOP_SECONDS)
 
 
 def _seconds(variable: str, otherwise: float) -> float:

@@ -22,11 +22,13 @@ from layerline.errors import LayerlineError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch, Started
 from layerline.free_sitting import FreeMember
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream import free_worker
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free_node import FreeNode
 from layerline.runtime.stream.landing import Landing
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
+from layerline.runtime.stream.worker import GO_ON
 from layerline.schedules.merge import Merged
 from layerline.schedules.replay import Ring
 from layerline.sets import load_set
@@ -168,6 +170,34 @@ def test_a_stop_saves_what_lies_in_the_buffers(tmp_path: Path) -> None:
     again = done_again(run, tmp_path / "run")
     assert last.values["weights_sha256"] == again.values["weights_sha256"]
     assert by_block(last) == by_block(again)
+
+
+def test_a_stop_waits_for_a_slow_first_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mark comes after its step, however slowed that is; a worker of another process gave up after 3 s."""
+    run, now, stop = run_of(), [0.0], Stop()
+    data = load_set(run)
+    model = build_stream_model(run, data)
+    monkeypatch.setattr(free_worker, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    with InProcess(3) as transport:
+        worker = free_worker.FreeWorker(
+            {1: FreeNode([1], model, Feed(model, data), 1, None)},
+            3,
+            transport,
+            cut=0,
+            buffer=1,
+            factors=(5.0, 1.0, 1.0),
+            delay=0.0,
+            decide=lambda: GO_ON,
+            save=lambda node, cut: None,
+            stop=stop,
+        )
+        for second in (0, 1, 100, 115):  # asked after the second one
+            now[0] = float(second)
+            stop.exit_status = 75 if second >= 100 else None
+            worker._heed()
+        now[0] = 130.0  # the first node was not asked
+        with pytest.raises(Stopped):
+            worker._heed()
 
 
 def test_what_nodes_of_one_process_note(monkeypatch: pytest.MonkeyPatch) -> None:

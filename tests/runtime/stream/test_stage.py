@@ -118,3 +118,17 @@ def test_modules_draw_the_same_for_the_same_seed() -> None:
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), before), "nobody else's draws are disturbed"
+
+
+def test_heads_draw_the_same_for_the_same_seed() -> None:
+    """Heads that copy decoders drop out, too: they drew from wherever PyTorch's generator stood."""
+    block, head = nn.Linear(WIDTH, WIDTH).double(), nn.Sequential(nn.Dropout(0.5), nn.Linear(WIDTH, CLASSES)).double()
+    stage = Stage(0, block, head, Reach(2, 1), Sgd())
+    before, found = torch.random.get_rng_state(), []
+    for part, seed in enumerate((3, 3, 4)):
+        stage.forward(part, X, seed)
+        found.append(stage.own_loss(part, LABELS)[0])
+    first, second, other = found
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before), "nobody else's draws are disturbed"

@@ -325,6 +325,13 @@ def test_heads_follow_blocks_of_other_nodes(kind: str, reach: int, microbatches:
         assert over.rows == one.rows
 
 
+@pytest.mark.parametrize("head", ["man", "auglocal"])
+def test_heads_that_drop_out_draw_the_same_on_all_nodes(head: str, tmp_path: Path) -> None:
+    """Decoders in a head dropped out by draws that were no function of the step: no run could be done again."""
+    run = run_of(epochs=1, **sharing(tmp_path) | {"head": {"kind": head}})
+    assert api.train(run.replace(nodes=2)).values["weights_sha256"] == alone(run).values["weights_sha256"]
+
+
 @pytest.mark.parametrize(("kind", "processes"), [("man", 3), ("shared", 2)])
 def test_heads_follow_in_processes_and_after_a_stop(kind: str, processes: int, tmp_path: Path) -> None:
     """A node is saved before it has the others' last weights; they are sent again, and also at the very end."""

@@ -47,8 +47,9 @@ DONE = 2
 PARCEL, MARK, ENOUGH = "parcel", "mark", "enough"
 _LOOK_SECONDS = 0.05
 """Between two looks whether somebody is lost, or this process was asked to stop, where nothing arrives."""
-_PATIENCE = 3.0
-"""Seconds for which a worker that was asked to stop waits for a mark, link delays apart."""
+_PATIENCE = 20.0
+"""Seconds for which a worker that was asked to stop waits for a mark, link delays apart: the first node sends it after
+its step, which may be slowed down, and takes as long as it takes there. Launchers wait 30 s before they kill."""
 
 
 @dataclass

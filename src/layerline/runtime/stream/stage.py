@@ -14,8 +14,7 @@ Examples of a minibatch may come in parts, one after the other; gradients add up
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from torch.nn import functional
 
 from layerline.objectives.descent import BaseDescent
 from layerline.runtime.model import PRECISIONS
+from layerline.runtime.seeding import drawing
 from layerline.runtime.stream.model import StreamModel
 from layerline.schedules.reach import Reach
 
@@ -34,6 +34,7 @@ class _Passed:
 
     x: Tensor
     h: Tensor
+    seed: int
     left: int
     """Losses whose gradient is still to come through."""
 
@@ -72,13 +73,16 @@ class Stage:
         return len(self._passed)
 
     def forward(self, part: int, x: Tensor, seed: int) -> Tensor:
-        """1: part number `part` of a minibatch through the block. What modules draw (dropout) depends on `seed`."""
+        """1: part number `part` of a minibatch through the block.
+
+        What modules draw (dropout), of the head as well, depends on `seed`.
+        """
         x = x.detach()
         if self.reach.crossing(self.index):
             x.requires_grad_()
         with drawing(x, seed), torch.enable_grad(), self._autocast(x):
             h: Tensor = self.block(x)
-        self._passed[part] = _Passed(x, h, len(self.reach.at(self.index)))
+        self._passed[part] = _Passed(x, h, seed, len(self.reach.at(self.index)))
         return h.detach()
 
     def backward(
@@ -102,10 +106,10 @@ class Stage:
 
         The head's own gradients are added up.
         """
-        h = self._passed[part].h
+        h, seed = self._passed[part].h, self._passed[part].seed
         leaf = h.detach().requires_grad_()
         with torch.enable_grad():
-            with self._autocast(h):
+            with drawing(h, seed + 1), self._autocast(h):  # other masks than the block's, where layers are alike
                 scores = leaf if self._last or self.head is None else self.head(leaf)
             loss, right = judged(scores, labels, self._smoothing)
         own, *of_head = torch.autograd.grad(loss * share, [leaf, *self._head_parameters], materialize_grads=True)
@@ -164,14 +168,6 @@ def judged(scores: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Te
     loss = functional.cross_entropy(flat, targets, label_smoothing=smoothing)
     with torch.no_grad():
         return loss, (flat.argmax(1) == targets).sum()
-
-
-@contextmanager
-def drawing(x: Tensor, seed: int) -> Iterator[None]:
-    """torch's own generators (of `x`'s device), seeded inside and as they were afterwards."""
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def stage_of(model: StreamModel, index: int) -> Stage:

@@ -29,6 +29,7 @@ from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
+from layerline.runtime.stream.patience import Patience
 from layerline.runtime.stream.recording import recorded_steps
 from layerline.runtime.stream.rows import PatternRow, Source, node_of, rows_of
 from layerline.runtime.stream.wire import packed, packed_parcel, unpacked, unpacked_parcel
@@ -40,8 +41,6 @@ from layerline.transport.message import Key
 GO_ON, SAVE = 0, 1
 """Marks; any other is the exit status to stop with."""
 _MARK = "mark"
-PATIENCE = 3.0
-"""Seconds for which a worker that was asked to stop waits for the first node to say when."""
 _LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
 
@@ -82,13 +81,13 @@ class StreamWorker:
         stop: Stop,
     ) -> None:
         self.stream, self.nodes, self.feed, self.transport = stream, nodes, feed, transport
-        self.start, self._decide, self._save, self._stop = start, decide, save, stop
+        self.start, self._decide, self._save = start, decide, save
+        self._patience = Patience(stop, lead=min(nodes) * (stream.ahead + 1))
         self._pattern = stream.pattern()
         self._recorded = frozenset(recorded_steps(feed.steps, len(self._pattern)))
         self._rows = [row for row in rows_of(stream, self._pattern) if row.step.node in nodes]
         self._values: dict[int, Tensor] = {}
         self._marks: dict[int, int] = {}
-        self._asked: float | None = None
         self._began = time.monotonic()
         self._before = {number: (node.noted.seconds, node.noted.bytes) for number, node in nodes.items()}
         self.link = Link()
@@ -110,7 +109,7 @@ class StreamWorker:
             if mark > SAVE:
                 self._take_turns(step)
                 raise Stopped("training was stopped", exit_status=mark)
-            self._heed()
+            self._patience.heed()
         for row, source in self._followed():
             self._follow(row, source, self.feed.steps - 1)
 
@@ -259,12 +258,3 @@ class StreamWorker:
                     for then in range(max(self.start, step + 1 - source.ago), step + 1):
                         if then + source.ago < self.feed.steps:
                             self._receive(source, node_of(row), then)
-
-    def _heed(self) -> None:
-        """Stopped where this process was asked to, and the first node was not, or has gone on too far."""
-        if self._stop.exit_status is None or 0 in self.nodes:
-            return
-        now = time.monotonic()
-        self._asked = self._asked or now
-        if now - self._asked > PATIENCE:
-            raise Stopped("training was stopped", exit_status=self._stop.exit_status)
