@@ -25,6 +25,7 @@ from layerline.data.catalog import published_sizes
 from layerline.data.dataset import held_out
 from layerline.data.text_set import TextSet
 from layerline.errors import UsageError
+from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.schedules.costs import Machine, World
@@ -40,6 +41,7 @@ from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Sync
 from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
+from layerline.streamed import refuse_apart
 from layerline.transport.boundary import Plain
 
 _DRAWN = 2
@@ -90,6 +92,9 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     if not isinstance(run.timing, Sync):
         note("Blocks that run freely follow no plan: this is the stream in which they wait for each other.")
     model, examples = _network(run, arguments)
+    if run.is_planned and run.method is None:
+        refuse_apart(run, model)
+    crossings(model, model.device)  # whether outputs fit the boundary
     costed = _costing(arguments)
     costs = costed(model)
     steps = run.epochs * -(-examples // run.batch_size)

@@ -156,7 +156,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
-    facts.add_row("training", _duration(values["train_seconds"]), f"{values['epochs']} epochs, {values['device']}")
+    facts.add_row("training", _duration(values["train_seconds"]), f"{_epochs(values['epochs'])}, {values['device']}")
     for name, said, more in _over_nodes(values):
         facts.add_row(name, said, more)
     console.print(Text())
@@ -261,6 +261,10 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:
