@@ -28,8 +28,10 @@ from layerline.runs import AnyRun
 from layerline.runtime.judging import readouts_of
 from layerline.runtime.saved import AnyModel, load_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.timed_cut import settled_cut_for
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
+from layerline.stream_run import StreamRun
 from layerline.team import Engine, Team, begun_with, create_folder
 
 
@@ -90,6 +92,9 @@ def train(
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     team = Team(processes, restarts, show, engine)
     run = _resolve(run, data, network is not None)
+    if isinstance(run, StreamRun) and run.cuts_by_time:
+        data = data or load_set(run, data_dir=data_dir)
+        run = settled_cut_for(run, data)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
     job, stop = prepare(run, data, network, data_dir, team), stop or Stop()
     data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,16 @@ def test_coded_outputs_are_counted_as_they_travel(layerline: Layerline, file: st
         for more in ((), ("--boundary", "int8"), ("--boundary", "vq", "--dims", "2", "--codes", "16"))
     )
     assert plain == 2 * coarse == 8 * coded
+
+
+def test_blocks_of_equal_time_are_planned_and_named(layerline: Layerline, file: str) -> None:
+    by_time = ("--cut", "count", "--blocks", 2, "--balance", "time")
+    answer = layerline("plan", file, "--nodes", 2, *by_time, "--format", "json")
+    assert answer.status == 0, answer.err
+    found = re.search(r"note: blocks of equal time, measured here: (--cut at --positions \d)\n", answer.err)
+    assert found
+    again = layerline("plan", file, "--nodes", 2, *found[1].split(), "--format", "json")
+    assert json.loads(again.out)["costs"] == json.loads(answer.out)["costs"]
 
 
 def test_one_node_is_never_idle(layerline: Layerline, file: str) -> None:
