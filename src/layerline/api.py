@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from layerline.beside import Beside, finished, lacks_only_table, wants_table
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
 from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
+from layerline.data.text import Vocabulary
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Event, Listener, Row
@@ -166,6 +167,9 @@ def evaluate(
     model = load(run_dir, network=network)
     model.to("cuda" if torch.cuda.is_available() and model.run.device != "cpu" else "cpu")
     data = data or _to_judge(model, dataset, data_dir)
+    if isinstance(data, TextSet):  # tokens mean what they meant when the model was trained
+        in_bytes = isinstance(model.run, StreamRun) and model.run.tokens == "bytes"
+        data = replace(data, text=data.text.written_in(Vocabulary(None if in_bytes else "".join(model.classes))))
     if data.test is None:
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):

@@ -132,6 +132,17 @@ def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
     assert api.evaluate(tmp_path / "run")["bits_per_character"] == result.values["bits_per_character"]
 
 
+def test_another_text_is_read_with_the_vocabulary_of_the_model(tmp_path: Path) -> None:
+    """It was read with its own: refused for having fewer characters, and judged wrongly where it had as many others."""
+    api.train(text_run(tmp_path, epochs=1), out_dir=tmp_path / "run")
+    some, other = tmp_path / "some.txt", tmp_path / "other.txt"
+    some.write_text("a dog jumps. " * 40, encoding="utf-8")
+    other.write_text(TEXT.replace("q", "Q"), encoding="utf-8")
+    assert api.evaluate(tmp_path / "run", dataset=str(some))["bits_per_character"]["last"] > 0
+    with pytest.raises(UsageError, match=r"the character 'Q' \(U\+0051\) is not in the vocabulary"):
+        api.evaluate(tmp_path / "run", dataset=str(other))
+
+
 def test_a_language_model_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     """Dropout draws, and the places where windows begin, are made again."""
     run = text_run(tmp_path, reach=2, checkpoint_seconds=0)
