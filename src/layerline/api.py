@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from layerline.beside import Beside, finished, lacks_only_table, wants_table
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
 from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
+from layerline.data.text import Vocabulary
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Listener, Row, silent
@@ -28,8 +29,10 @@ from layerline.runs import AnyRun
 from layerline.runtime.judging import readouts_of
 from layerline.runtime.saved import AnyModel, load_model
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.timed_cut import settled_cut_for
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
+from layerline.stream_run import StreamRun
 from layerline.team import Engine, Team, begun_with, create_folder
 
 
@@ -86,6 +89,9 @@ def train(
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
     team = Team(processes, restarts, show, engine)
     run = _resolve(run, data, network is not None)
+    if isinstance(run, StreamRun) and run.cuts_by_time:
+        data = data or load_set(run, data_dir=data_dir)
+        run = settled_cut_for(run, data)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
     job, stop = prepare(run, data, network, data_dir, team), stop or Stop()
     data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
@@ -157,6 +163,9 @@ def evaluate(
     model = load(run_dir, network=network)
     model.to("cuda" if torch.cuda.is_available() and model.run.device != "cpu" else "cpu")
     data = data or _to_judge(model, dataset, data_dir)
+    if isinstance(data, TextSet):  # tokens mean what they meant when the model was trained
+        in_bytes = isinstance(model.run, StreamRun) and model.run.tokens == "bytes"
+        data = replace(data, text=data.text.written_in(Vocabulary(None if in_bytes else "".join(model.classes))))
     if data.test is None:
         raise UsageError(f"{data.name} has no test set")
     if data.num_classes != len(model.classes):

@@ -78,11 +78,6 @@ class StreamRun(BaseRun):
                 f"{self.batch_size} examples do not make {self.parts} microbatches",
                 hint="choose fewer --microbatches, or a larger --batch-size",
             )
-        if isinstance(self.cut, CutCount) and self.cut.balance == "time":
-            raise UsageError(
-                "times differ from one start to the next, and with them the blocks, so this run could not be resumed",
-                hint="choose --balance macs, or say where blocks begin: --cut at --positions N,N,…",
-            )
         self._refuse_dependence()
         self._refuse_method()
         self._refuse_window()
@@ -145,6 +140,11 @@ class StreamRun(BaseRun):
     def facts(self) -> dict[str, Any]:
         method = {"method": self.method} if self.method else {}
         return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind, **method}
+
+    @property
+    def cuts_by_time(self) -> bool:
+        """True where blocks are to take equally long, which is measured when the run is started."""
+        return isinstance(self.cut, CutCount) and self.cut.balance == "time"
 
     @property
     def reads_text(self) -> bool:

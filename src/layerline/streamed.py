@@ -88,6 +88,12 @@ class StreamJob(BaseStreamJob):
 
 def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
     """The job of a stream over nodes. UsageError for more nodes than blocks, and for what several nodes cannot do."""
+    refuse_apart(run, model)
+    return StreamJob(run, model, data, stream_of(model))
+
+
+def refuse_apart(run: StreamRun, model: StreamModel) -> None:
+    """UsageError for what several nodes cannot do with a stream."""
     match run.timing:
         case Recorded():
             raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
@@ -103,4 +109,3 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
             raise UsageError(
                 f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
             )
-    return StreamJob(run, model, data, stream_of(model))

@@ -50,6 +50,7 @@ _SETTINGS = """
     --hand-over --schedule.hand-over
     --ranking --schedule.ranking
     --delay --schedule.delay
+    --owns --schedule.owns
     --average --schedule.average --no-average --no-schedule.average
     --mean --schedule.mean
     --batch --schedule.batch
@@ -162,8 +163,8 @@ _WORLD = """
 _IN_NUMBERS = """
     --blocks --width --inputs --classes --examples --negatives --readout --epochs --chapters --batch-size --precision
     --schedule --hand-over --schedule.hand-over --ranking --schedule.ranking --delay --schedule.delay
-    --average --schedule.average --no-average --no-schedule.average --mean --schedule.mean --batch --schedule.batch
-    --exchange --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
+    --owns --schedule.owns --average --schedule.average --no-average --no-schedule.average --mean --schedule.mean
+    --batch --schedule.batch --exchange --nodes --speeds --send-optimizer-state --no-send-optimizer-state --codec
 """.split()  # noqa: SIM905
 
 _SHARED = """

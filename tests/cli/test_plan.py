@@ -42,6 +42,11 @@ _WRONG = [
     ("plan --blocks 4 --gantt nowhere/plan.svg", "--gantt: there is no folder nowhere"),
     ("plan --blocks 4 --lr 3", "unknown flag --lr"),
     ("plan --blocks 4 --negatives adaptive --schedule single-layer --nodes 2 --delay 1", "1 delays for 2 nodes"),
+    ("plan --blocks 4 --schedule single-layer --nodes 2 --owns 2,3", "--owns 2,3 does not deal 4 stages to 2 nodes"),
+    (
+        "plan --blocks 4 --owns 4",
+        "--owns belongs to the single-layer and dff schedule, but the schedule is all-layers",
+    ),
 ]
 
 
@@ -168,3 +173,19 @@ def test_costs_of_a_file_are_planned_with(layerline: Layerline) -> None:
     helped = json.loads(layerline(*words.split(), "--hand-over", "activations", "--ranking", "shared").out)
     assert plain["speedup"] < 1.5
     assert helped["speedup"] >= 3.5
+
+
+def test_a_deal_that_a_run_would_not_make_is_said_and_how_to_have_it(layerline: Layerline) -> None:
+    """Balanced by costs of a file; a run goes by the formula, unless it is told."""
+    Path("costs.json").write_text(json.dumps({"train": [10, 1, 1], "forward": [0.1, 0.1, 0.1]}))
+    asked = "plan digits --order chapters --schedule single-layer --nodes 2 --link ideal --format json"
+    words = asked.split()
+    dealt = layerline(*words, "--costs", "costs.json")
+    assert "note: this is dealt out by these costs, " in dealt.err
+    assert "(to train this one: --owns 1,2)" in dealt.err
+    assert "note:" not in layerline(*words).err
+    told = layerline(*words, "--costs", "costs.json", "--owns", "1,2")
+    assert told.err == ""
+    assert json.loads(told.out)["makespan"] == json.loads(dealt.out)["makespan"]
+    other = json.loads(layerline(*words, "--costs", "costs.json", "--owns", "2,1").out)
+    assert f"a run is by the formula, {other['speedup']:.2f}×" in dealt.err

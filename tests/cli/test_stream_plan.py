@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,33 @@ def test_streams_in_step_stand_beside_one_that_runs_freely(layerline: Layerline,
     assert ways == ["reach 1", "reach 2", "reach all", "GPipe", "1F1B"]
 
 
+def test_coded_outputs_are_counted_as_they_travel(layerline: Layerline, file: str) -> None:
+    """bf16-mixed: outputs have 16 bits a number; codes of two channels out of 16 have 4, which are 2 a number."""
+    words = ("plan", file, "--timing", "async", "--format", "json")
+    plain, coarse, coded = (
+        json.loads(layerline(*words, *more).out)["bytes"]
+        for more in ((), ("--boundary", "int8"), ("--boundary", "vq", "--dims", "2", "--codes", "16"))
+    )
+    assert plain == 2 * coarse == 8 * coded
+
+
+def test_blocks_of_equal_time_are_planned_and_named(layerline: Layerline, file: str) -> None:
+    by_time = ("--cut", "count", "--blocks", 2, "--balance", "time")
+    answer = layerline("plan", file, "--nodes", 2, *by_time, "--format", "json")
+    assert answer.status == 0, answer.err
+    found = re.search(r"note: blocks of equal time, measured here: (--cut at --positions \d)\n", answer.err)
+    assert found
+    again = layerline("plan", file, "--nodes", 2, *found[1].split(), "--format", "json")
+    assert json.loads(again.out)["costs"] == json.loads(answer.out)["costs"]
+
+
+def test_one_node_is_never_idle(layerline: Layerline, file: str) -> None:
+    """What rounding leaves is no time: it was 3.41e-13 s once."""
+    answer = layerline("plan", file, "--nodes", "1", "--epochs", "50")
+    (line,) = [line for line in answer.out.splitlines() if line.startswith(" node 1 ")]
+    assert " 0 s " in line
+
+
 def test_memory_does_not_grow_with_microbatches(layerline: Layerline, file: str) -> None:
     """Per example: more microbatches are smaller ones, and one at a time is kept."""
     words = ("plan", file, "--link", "ideal", "--latency", "0", "--format", "json")
@@ -151,6 +179,9 @@ def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Pa
         ("--method gpipe", "--method gpipe is backprop, whose gradient reaches all blocks, and this run has --reach 1"),
         ("--chapters 3", "--chapters is for runs that train in chapters or side by side, such as digits"),
         ("--arithmetic 0", "--arithmetic should be greater than 0, got 0"),
+        ("--boundary vq --dims 2", "--boundary vq is for one node\n  between nodes --codec says how outputs travel"),
+        ("--nodes 1 --boundary vq --dims 3", "4 channels are no groups of 3\n  choose --dims to divide 4, such as 2"),
+        ("--timing async --codec int8", "--codec int8 is for nodes that wait for each other"),
     ],
 )
 def test_a_wrong_request_ends_with_2_and_says_why(layerline: Layerline, file: str, words: str, message: str) -> None:

@@ -136,6 +136,20 @@ def test_tokens_outside_the_vocabulary() -> None:
         Text(name="mine", train=fine.float(), validation=fine, vocabulary=vocabulary)
 
 
+@pytest.mark.parametrize("more", ["", "".join(chr(0x4E00 + each) for each in range(300))])
+def test_a_text_in_another_vocabulary(tmp_path: Path, more: str) -> None:
+    text = load_text(written(tmp_path, b"bad cab abc" * 3))
+    other = Vocabulary(" " + "dcba" + more)
+    again = text.written_in(other)
+    for ours, theirs in ((again.train, text.train), (again.validation, text.validation)):
+        assert other.decode(ours) == text.vocabulary.decode(theirs)
+    assert text.written_in(Vocabulary(text.vocabulary.characters)) is text
+    with pytest.raises(UsageError, match="the character 'd'"):
+        text.written_in(Vocabulary(" abc"))
+    with pytest.raises(UsageError, match="in bytes and the vocabulary in characters"):
+        text.written_in(Vocabulary(None))
+
+
 def test_windows_of_nothing() -> None:
     with pytest.raises(UsageError, match="a window of 0 tokens"):
         windows(torch.arange(9), torch.tensor([0]), 0)

@@ -13,9 +13,12 @@ from layerline.errors import UsageError
 from layerline.schedules.all_layers import AllLayers
 from layerline.schedules.base import named_nodes, unused_nodes
 from layerline.schedules.deal import deal_images, deal_stages, stage_costs
+from layerline.schedules.dff import Dff
 from layerline.schedules.federated import Federated
+from layerline.schedules.plan import Action
 from layerline.schedules.sequential import Sequential
 from layerline.schedules.single_layer import SingleLayer
+from layerline.schedules.validate import validate
 from layerline.schedules.work import Work
 
 COST = st.floats(0.01, 10)
@@ -111,6 +114,29 @@ def test_delays_that_cannot_be() -> None:
         SingleLayer(delay=(1, 1)).plan(work)
     with pytest.raises(UsageError, match="at least 1 chapter old"):
         SingleLayer(delay=(1, 0, 1)).plan(work)
+
+
+@pytest.mark.parametrize("schedule", [SingleLayer, Dff])
+def test_stages_are_dealt_as_somebody_says(schedule: type[SingleLayer] | type[Dff]) -> None:
+    work = Work(blocks=4, chapters=2, nodes=2, head=True)
+    plan = schedule(owns=(1, 4)).plan(work)
+    validate(plan)
+    trained = plan.action == Action.TRAIN
+    assert set(zip(plan.stage[trained].tolist(), plan.node[trained].tolist(), strict=True)) == {
+        (0, 0), (1, 1), (2, 1), (3, 1), (4, 1)
+    }  # fmt: skip
+    assert schedule().plan(work).digest() != plan.digest()
+
+
+def test_the_nodes_of_a_grid_own_what_somebody_says_too() -> None:
+    plan = SingleLayer(owns=(1, 1)).plan(Work(blocks=2, chapters=2, nodes=4))
+    assert plan.digest() == SingleLayer().plan(Work(blocks=2, chapters=2, nodes=4)).digest()
+
+
+@pytest.mark.parametrize("owns", [(2, 2, 1), (5,), (0, 5), (2, 2), (3, 3), ()])
+def test_deals_that_leave_a_stage_out_or_a_node_idle(owns: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"does not deal 5 stages to 2 nodes\n.*--owns 3,2"):
+        SingleLayer(owns=owns).plan(Work(blocks=4, chapters=2, nodes=2, head=True))
 
 
 def test_slow_nodes_of_a_ring_are_used_where_that_ends_sooner() -> None:

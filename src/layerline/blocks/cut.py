@@ -65,8 +65,8 @@ class CutCount(BaseCut):
     blocks: int = Field(default=2, ge=1)
     """Number of blocks; the literature's K."""
     balance: Balance = "macs"
-    """What blocks are weighed by: parameters; macs, multiply-accumulates of a forward pass; or time, measured. Times
-    differ from run to run, and with them the cuts."""
+    """What blocks are weighed by: parameters; macs, multiply-accumulates of a forward pass; or time, measured when the
+    run is started, without heads, and noted in it as the places where blocks begin."""
 
     def cuts(self, layers: Sequence[nn.Module], sample: Tensor | None = None) -> tuple[int, ...]:
         return tuple(cuts_into(nn.Sequential(*layers), _starts(layers), self.blocks, self.balance, sample))

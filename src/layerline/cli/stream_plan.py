@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-import torch
-
-from layerline.blocks.encoder import Encoder
-from layerline.blocks.normaliser import NoNorm
-from layerline.blocks.tokens import TokenEncoder
+from layerline.blocks.cut import CutAt
 from layerline.cli.flags import settings_of
 from layerline.cli.output import note, print_json
 from layerline.cli.resolve import resolve
@@ -20,8 +16,10 @@ from layerline.data.catalog import published_sizes
 from layerline.data.dataset import held_out
 from layerline.data.text_set import TextSet
 from layerline.errors import UsageError
-from layerline.runtime.stream.model import StreamModel
+from layerline.runtime.stream.crossing import crossings
+from layerline.runtime.stream.model import StreamModel, encoder_of
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
+from layerline.runtime.stream.timed_cut import settled_cut
 from layerline.schedules.costs import Machine, World
 from layerline.schedules.division import costs_in, simulate_method
 from layerline.schedules.reach import Reach
@@ -33,6 +31,7 @@ from layerline.schedules.stream_validate import validate_stream
 from layerline.schedules.timing import Sync
 from layerline.schedules.way import Way
 from layerline.stream_run import StreamRun
+from layerline.streamed import refuse_apart
 from layerline.transport.boundary import Plain
 
 
@@ -47,6 +46,10 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     if not isinstance(run.timing, Sync):
         note("Blocks that run freely follow no plan: this is the stream in which they wait for each other.")
     model, examples = _network(run, arguments)
+    run = model.run
+    if run.is_planned and run.method is None:
+        refuse_apart(run, model)
+    crossings(model, model.device)  # whether outputs fit the boundary
     costed = _costing(arguments)
     steps = run.epochs * -(-examples // run.batch_size)
     planned = _planned(model, costed(model), min(steps, run.max_steps or steps), arguments)
@@ -135,22 +138,12 @@ def _network(run: StreamRun, arguments: argparse.Namespace) -> tuple[StreamModel
 
 
 def model_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamModel:
-    """A network of this run, to be looked at."""
-    names = tuple(map(str, range(classes)))
-    if run.reads_text:
-        return StreamModel(run, TokenEncoder(shape[0], classes), names)
-    encoder = Encoder(
-        images=len(shape) == 3,
-        shape=shape,
-        classes=classes,
-        mean=(0.0,),
-        std=(1.0,),
-        normaliser=NoNorm(),
-        labels=None,
-        flat=False,
-        dtype=torch.float32,
-    )
-    return StreamModel(run, encoder, names)
+    """A network of this run, to be looked at; where blocks are to take equally long, its run says where they begin."""
+    settled = settled_cut(run, shape, classes)
+    if settled is not run and isinstance(settled.cut, CutAt):
+        where = ",".join(map(str, settled.cut.positions))
+        note(f"note: blocks of equal time, measured here: --cut at --positions {where}")
+    return StreamModel(settled, encoder_of(settled, shape, classes), tuple(map(str, range(classes))))
 
 
 def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[StreamModel], StreamCosts]) -> list[Way]:

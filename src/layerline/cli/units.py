@@ -50,7 +50,9 @@ def size(count: float) -> str:
 
 
 def duration(count: float) -> str:
-    """Seconds for people: `0.21 s`, `5 min 12 s`, `3 h 26 min`."""
+    """Seconds for people: `0.21 s`, `5 min 12 s`, `3 h 26 min`. Less than a nanosecond is what rounding leaves of 0."""
+    if count < 1e-9:
+        return "0 s"
     if count < 100:
         return f"{count:.3g} s"
     whole = round(count)

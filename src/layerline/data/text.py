@@ -77,6 +77,18 @@ class Text:
                 raise DataError(f"{self.name}: tokens are uint8 or int64 [n], not {tokens.dtype} {list(tokens.shape)}")
             _require_inside(tokens, len(self.vocabulary), f"{self.name}: the {part} tokens")
 
+    def written_in(self, vocabulary: Vocabulary) -> Text:
+        """The same text as tokens of another vocabulary. UsageError for a character that it does not have."""
+        own = self.vocabulary.characters
+        if vocabulary == self.vocabulary:
+            return self
+        if own is None or vocabulary.characters is None:
+            raise UsageError(f"{self.name} is in bytes and the vocabulary in characters, or the other way round")
+        number = vocabulary.encode(own)
+        kind = torch.uint8 if len(vocabulary) <= 256 else torch.int64
+        train, validation = (number[tokens.long()].to(kind) for tokens in (self.train, self.validation))
+        return Text(self.name, train, validation, vocabulary)
+
     def digest(self) -> str:
         """SHA-256 over vocabulary and training tokens, as hexadecimal digits; resuming refuses another one."""
         sha = hashlib.sha256(repr(self.vocabulary.characters).encode())

@@ -27,7 +27,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
-    facts.add_row("training", _duration(values["train_seconds"]), f"{values['epochs']} epochs, {values['device']}")
+    facts.add_row("training", _duration(values["train_seconds"]), f"{_epochs(values['epochs'])}, {values['device']}")
     for name, said, more in _over_nodes(values):
         facts.add_row(name, said, more)
     console.print(Text())
@@ -130,6 +130,10 @@ def _beside(lines: list[dict[str, Any]]) -> Table:
         numbers = [right, str(line["passes"]), str(line["chapters"]), *megabytes, _duration(line["train_seconds"])]
         table.add_row(names[line["name"]], *numbers)
     return table
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:

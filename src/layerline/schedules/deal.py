@@ -8,10 +8,12 @@ images to rankers    like water: the least busy node gets the most, until all ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layerline.errors import UsageError
 from layerline.schedules.plan import Column
 from layerline.schedules.work import Work
 
@@ -57,6 +59,18 @@ def deal_stages(cost: Floats, speeds: Sequence[float]) -> list[range]:
         groups.append(range(int(begin[end]), end))
         end = int(begin[end])
     return groups[::-1]
+
+
+def given_stages(owns: Sequence[int], stages: int, nodes: int) -> list[range]:
+    """The stages of each node, as somebody wants them. UsageError where every stage is not owned once."""
+    if len(owns) != nodes or min(owns, default=0) < 1 or sum(owns) != stages:
+        example = [stages // nodes + (node < stages % nodes) for node in range(nodes)]
+        raise UsageError(
+            f"--owns {','.join(map(str, owns))} does not deal {stages} stages to {nodes} node{'s' * (nodes != 1)}",
+            hint=f"say how many each owns, 1 at least, like --owns {','.join(map(str, example))}",
+        )
+    ends = list(accumulate(owns, initial=0))
+    return [range(begin, end) for begin, end in pairwise(ends)]
 
 
 def deal_chapters(work: Work, speeds: Sequence[float], shards: int = 1) -> Column:

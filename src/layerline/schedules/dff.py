@@ -21,9 +21,12 @@ class Dff(BaseSchedule):
     kind: Literal["dff"] = "dff"
     batch: Literal["full", "mini"] = "full"
     """One step of the optimizer an epoch, on the whole set (DFF), or minibatches as everywhere else."""
+    owns: tuple[int, ...] | None = None
+    """How many stages (blocks, and the softmax head) each node owns, one node after the other; left out: dealt out by a
+    cost formula, so that the slowest node is as fast as it can be."""
 
     def plan(self, work: Work) -> Plan:
-        return plan_owned(work, "activations", "last", None, self.kind)
+        return plan_owned(work, "activations", "last", None, self.kind, self.owns)
 
     def why_unused(self, work: Work) -> str:
         return why_unused_owned(work, "DFF")

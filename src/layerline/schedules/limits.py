@@ -87,11 +87,11 @@ def _remedies(schedule: BaseSchedule, work: Work, costs: Costs, world: World, fo
 
 
 def _other_settings(schedule: SingleLayer, work: Work) -> list[SingleLayer]:
-    """Single-Layer with its remedies. A delay that was asked for stays."""
+    """Single-Layer with its remedies. A delay and a deal that were asked for stay."""
     rankings: tuple[Literal["last", "shared"], ...] = ("last", "shared") if work.judged else (schedule.ranking,)
     hand_overs: tuple[Literal["weights", "activations"], ...] = ("weights", "activations")
     return [
-        SingleLayer(hand_over=hand_over, ranking=ranking, delay=schedule.delay)
+        SingleLayer(hand_over=hand_over, ranking=ranking, delay=schedule.delay, owns=schedule.owns)
         for ranking in rankings
         for hand_over in hand_overs
         if (hand_over, ranking) != (schedule.hand_over, schedule.ranking)

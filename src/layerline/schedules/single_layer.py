@@ -25,7 +25,7 @@ from typing import Literal
 
 from layerline.errors import UsageError
 from layerline.schedules.base import BaseSchedule, grid_size
-from layerline.schedules.deal import deal_images, deal_stages, stage_costs
+from layerline.schedules.deal import deal_images, deal_stages, given_stages, stage_costs
 from layerline.schedules.owned import Owned
 from layerline.schedules.plan import Plan
 from layerline.schedules.work import Work
@@ -42,22 +42,32 @@ class SingleLayer(BaseSchedule):
     delay: tuple[int, ...] | None = None
     """How many chapters before its own the judged negatives of each node were made; left out: N − n + 1 for node n of
     0 … N − 1, the fewest that nobody waits for. The paper takes them as they arrive, which is a race."""
+    owns: tuple[int, ...] | None = None
+    """How many stages (blocks, and the softmax head) each node owns, one node after the other; left out: dealt out by a
+    cost formula, so that the slowest node is as fast as it can be."""
 
     def plan(self, work: Work) -> Plan:
-        return plan_owned(work, self.hand_over, self.ranking, self.delay, self.kind)
+        return plan_owned(work, self.hand_over, self.ranking, self.delay, self.kind, self.owns)
 
     def why_unused(self, work: Work) -> str:
         return why_unused_owned(work, "Single-Layer")
 
 
-def plan_owned(work: Work, hand_over: str, ranking: str, delay: tuple[int, ...] | None, schedule: str) -> Plan:
+def plan_owned(
+    work: Work,
+    hand_over: str,
+    ranking: str,
+    delay: tuple[int, ...] | None,
+    schedule: str,
+    owns: tuple[int, ...] | None = None,
+) -> Plan:
     """The plan of nodes that own stages; `Dff` is one of these, too."""
     length, shards = grid_size(work)
     speeds = [min(work.speeds[n * shards : (n + 1) * shards]) for n in range(length)]
     cost = stage_costs(work, recompute=hand_over == "weights")
     if work.judged and ranking == "last":
         cost[:, -1] += work.ranking
-    groups = deal_stages(cost, speeds)
+    groups = deal_stages(cost, speeds) if owns is None else given_stages(owns, work.stages, length)
     shares: tuple[float, ...] = (1.0,)
     rankers = [length - 1]
     if work.judged and ranking == "shared":

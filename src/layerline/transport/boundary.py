@@ -90,6 +90,11 @@ class Receiver(ABC):
 class BaseBoundary(Settings):
     """How outputs travel from one block to the next."""
 
+    @property
+    @abstractmethod
+    def bits(self) -> float | None:
+        """Of a number that crosses, without what travels rarely; None: as many as it has."""
+
     @abstractmethod
     def ends(
         self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
@@ -140,6 +145,10 @@ class Plain(_SimpleBoundary):
 
     kind: Literal["plain"] = "plain"
 
+    @property
+    def bits(self) -> float | None:
+        return None
+
     def written(self, h: Tensor) -> Parcel:
         return {"outputs": h}
 
@@ -152,6 +161,10 @@ class Bf16Outputs(_SimpleBoundary):
 
     kind: Literal["bf16"] = "bf16"
 
+    @property
+    def bits(self) -> float | None:
+        return 16
+
     def written(self, h: Tensor) -> Parcel:
         return {"outputs": h.bfloat16()}
 
@@ -163,6 +176,10 @@ class Int8Outputs(_SimpleBoundary):
     """Outputs as int8 steps, each example with its own step, a 127th of its largest output: a quarter of the bytes."""
 
     kind: Literal["int8"] = "int8"
+
+    @property
+    def bits(self) -> float | None:
+        return 8
 
     def written(self, h: Tensor) -> Parcel:
         largest = h.float().abs().amax(tuple(range(1, h.ndim)), keepdim=True)
@@ -185,6 +202,10 @@ class VectorQuantised(BaseBoundary):
     """Share of the running counts and sums that a minibatch leaves; the paper: 0.99, online 0.6."""
     refresh: int = Field(default=10, ge=1)
     """Minibatches that are coded with one version of the codes, fewer at first. A new version has to travel, too."""
+
+    @property
+    def bits(self) -> float | None:
+        return bits(self.codes) / self.dims
 
     def ends(
         self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from layerline import api
+from layerline.blocks.cut import CutAt
 from layerline.blocks.heads.ahead import MomentumHead
 from layerline.blocks.heads.text import SharedUnembedding
 from layerline.blocks.layer import Unembedding
@@ -18,9 +19,11 @@ from layerline.data.text import read_text
 from layerline.data.text_set import TextSet
 from layerline.errors import Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch
+from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel, build_stream_model
+from layerline.runtime.stream.timed_cut import settled_cut
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.stream_run import StreamRun
 
@@ -129,6 +132,17 @@ def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
     assert api.evaluate(tmp_path / "run")["bits_per_character"] == result.values["bits_per_character"]
 
 
+def test_another_text_is_read_with_the_vocabulary_of_the_model(tmp_path: Path) -> None:
+    """It was read with its own: refused for having fewer characters, and judged wrongly where it had as many others."""
+    api.train(text_run(tmp_path, epochs=1), out_dir=tmp_path / "run")
+    some, other = tmp_path / "some.txt", tmp_path / "other.txt"
+    some.write_text("a dog jumps. " * 40, encoding="utf-8")
+    other.write_text(TEXT.replace("q", "Q"), encoding="utf-8")
+    assert api.evaluate(tmp_path / "run", dataset=str(some))["bits_per_character"]["last"] > 0
+    with pytest.raises(UsageError, match=r"the character 'Q' \(U\+0051\) is not in the vocabulary"):
+        api.evaluate(tmp_path / "run", dataset=str(other))
+
+
 def test_a_language_model_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     """Dropout draws, and the places where windows begin, are made again."""
     run = text_run(tmp_path, reach=2, checkpoint_seconds=0)
@@ -159,7 +173,6 @@ def test_reach_of_the_whole_network_needs_no_heads() -> None:
         ({"reach": 0}, "reaches at least its own block"),
         ({"microbatches": 17}, "do not make 17 microbatches"),
         ({"cut": {"kind": "count", "blocks": 9}}, "9"),
-        ({"cut": {"kind": "count", "blocks": 2, "balance": "time"}}, "could not be resumed"),
         ({"batch_size": 95}, "would be one example"),
         ({"batch_size": 6, "microbatches": 6}, "a microbatch would be one example"),
         ({"head": {"kind": "unembedding"}}, "does not fit"),
@@ -169,6 +182,24 @@ def test_reach_of_the_whole_network_needs_no_heads() -> None:
 def test_what_cannot_be(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         api.train(run_of(**settings), data=pictures())
+
+
+def test_blocks_of_equal_time_are_measured_once_and_noted(tmp_path: Path) -> None:
+    """The run that lies in the folder says where blocks begin, so it trains the same blocks again."""
+    by_time = run_of(cut={"kind": "count", "blocks": 2, "balance": "time"})
+    values = api.train(by_time, data=pictures(), out_dir=tmp_path / "x").values
+    noted = RunFolder.open(tmp_path / "x").run()
+    assert isinstance(noted, StreamRun)
+    assert isinstance(noted.cut, CutAt)
+    assert len(noted.cut.positions) == 1
+    assert api.train(noted, data=pictures()).values["weights_sha256"] == values["weights_sha256"]
+
+
+def test_processes_do_not_measure_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="times differ from one process to the next"):
+        settled_cut(run_of(cut={"kind": "count", "blocks": 2, "balance": "time"}), (1, 8, 8), 10)
 
 
 def test_a_text_is_for_language_models(tmp_path: Path) -> None:

@@ -92,10 +92,16 @@ def run(arguments: argparse.Namespace) -> None:
         _positive(arguments, "memory")
         plan_stream(arguments)
         return
-    planned, sizes, machine = _planned(arguments)
+    described, planned, sizes, machine = _planned(arguments)
     if planned.unused:
         why = planned.schedule.why_unused(planned.work)
         note(f"warning: {named_nodes(planned.unused)} would have nothing to do: {why}")
+    if not isinstance(described, Numbers) and (arguments.costs or arguments.measure):
+        from layerline.cli.dealt import trained_otherwise
+
+        said = trained_otherwise(described, sizes, planned)
+        if said:
+            note(f"note: {said}")
     ways = compare(planned.work, planned.costs, planned.world, sizes, machine) if arguments.compare else []
     if arguments.gantt:
         from layerline.reporting.gantt import draw_gantt
@@ -119,8 +125,8 @@ def _family(words: Sequence[str]) -> type[Settings]:
     return family_of(words)
 
 
-def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
-    """The plan that is asked for, carried out in thought."""
+def _planned(arguments: argparse.Namespace) -> tuple[Run | Numbers, Planned, Sizes, Machine]:
+    """What is planned, and its plan, carried out in thought."""
     machine = Machine(arithmetic=_positive(arguments, "arithmetic"), memory=_positive(arguments, "memory"))
     bandwidth, latency = bytes_per_second(arguments.link or LINK), seconds(arguments.latency or LATENCY)
     described, sizes, costs, machine = _described(arguments, machine)
@@ -147,7 +153,7 @@ def _planned(arguments: argparse.Namespace) -> tuple[Planned, Sizes, Machine]:
         source="measured here" if arguments.measure else arguments.costs or "assumed; --measure measures",
         found=simulate(plan, costs, world, messages(plan)),
     )
-    return planned, sizes, machine
+    return described, planned, sizes, machine
 
 
 def _on_the_wire(described: Run | Numbers) -> float:

@@ -220,3 +220,20 @@ def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:
         flat=False,
         dtype=torch.float32,
     )
+
+
+def encoder_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> Encoder | TokenEncoder:
+    """What makes inputs of examples [*shape], of a text of windows (T,), whose statistics nobody has looked at."""
+    if run.reads_text:
+        return TokenEncoder(shape[0], classes)
+    return Encoder(
+        images=len(shape) == 3,
+        shape=shape,
+        classes=classes,
+        mean=(0.0,),
+        std=(1.0,),
+        normaliser=NoNorm(),
+        labels=None,
+        flat=False,
+        dtype=torch.float32,
+    )

@@ -66,5 +66,6 @@ def stream_of(model: StreamModel) -> Stream:
 
 def world_of(run: StreamRun, bandwidth: float, latency: float, speeds: tuple[float, ...] = ()) -> World:
     """Links and nodes; activations that are bfloat16 already take no less room in a codec of as many bits."""
-    codec = ON_THE_WIRE[run.codec.kind] * (2 if run.precision == "bf16-mixed" else 1)
+    half = 2 if run.precision == "bf16-mixed" else 1
+    codec = half * (ON_THE_WIRE[run.codec.kind] if run.boundary.bits is None else run.boundary.bits / 32)
     return World(bandwidth=bandwidth, latency=latency, speeds=speeds, codec=min(1.0, codec))
