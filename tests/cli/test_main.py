@@ -35,7 +35,7 @@ _WRONG = [
     ("train digits --epochs -1", "--epochs should be greater than or equal to 1, got -1"),
     ("train digits --lr nan", "--lr should be a finite number, got nan"),
     ("train digits --widths 0", "a block needs at least one unit"),
-    ("train digits --widths 64,x", "--widths should be a valid integer, got 64,x"),
+    ("train digits --widths 64,x", "--widths should be a valid integer, got x in 64,x"),
     ("train digits --widths 64", "the goodness readout leaves out 1 of 1 block(s)"),
     ("train digits --widths 64 --readout softmax", "the softmax readout leaves out 1 of 1 block(s)"),
     ("train digits --chapters 3", "3 chapters do not divide 40 epochs\n  try --chapters 2"),

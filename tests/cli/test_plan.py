@@ -16,6 +16,8 @@ _WRONG = [
     ("plan ff-mnist --nodes 2", "2 nodes cannot share simultaneous training, which has no chapters to hand out"),
     ("plan pff-mnist --blocks 4", "--blocks plans a network in numbers, not pff-mnist"),
     ("plan pff-mnist --nodes 0", "--nodes should be greater than or equal to 1, got 0"),
+    ("plan dgl-cifar10 --reach x", "--reach should be a valid integer or 'all', got x"),
+    ("plan pff-mnist --nodes 2 --speeds 1,x", "--speeds should be a valid number, got x in 1,x"),
     ("plan pff-mnist --schedule all-layer", "--schedule: there is no 'all-layer'; did you mean 'all-layers'?"),
     ("plan pff-mnist --nodes 3 --speeds 1,2", "2 speeds for 3 nodes\n  give one for every node, like --speeds 1,1,1"),
     ("plan pff-mnist --hand-over activations", "--hand-over belongs to the single-layer schedule, but the schedule is"),
@@ -45,7 +47,7 @@ _WRONG = [
     ("plan --blocks 4 --schedule single-layer --nodes 2 --owns 2,3", "--owns 2,3 does not deal 4 stages to 2 nodes"),
     (
         "plan --blocks 4 --owns 4",
-        "--owns belongs to the single-layer and dff schedule, but the schedule is all-layers",
+        "--owns belongs to the single-layer and dff schedules, but the schedule is all-layers",
     ),
 ]
 

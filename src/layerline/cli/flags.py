@@ -152,8 +152,8 @@ def _reader(settings: list[Setting], flag: str) -> Callable[[str], Any]:
             try:
                 return _value(setting, word)
             except ValidationError as error:
-                complaints.append(_complaint(error))
-        raise UsageError(f"{flag} {complaints[0]}, got {word}")
+                complaints.append(_complaint(error, word))
+        raise UsageError(f"{flag} {complaints[0]}")
 
     return read
 
@@ -179,7 +179,15 @@ def _one_of(word: str, choices: Iterable[str], flag: str) -> str:
     return word
 
 
-def _complaint(error: ValidationError) -> str:
-    """Pydantic's sentence without its subject: "should be greater than or equal to 1"."""
-    said = error.errors()[0]["msg"].removeprefix("Input ")
-    return said.partition(", unable to parse")[0]
+def _complaint(error: ValidationError, word: str) -> str:
+    """Pydantic's sentence without its subject, with all that may be there: "should be a valid integer or 'all', got x".
+
+    Of a list only the first part that is wrong: "…, got x in 1,x".
+    """
+    found = error.errors()
+    wrong = found[0]["input"]
+    alike = [each for each in found if each["input"] == wrong]
+    said = (each["msg"].removeprefix("Input ").partition(", unable to parse")[0] for each in alike)
+    expected = " or ".join(dict.fromkeys(said)).replace(" or should be ", " or ")
+    part = f"{wrong or 'nothing'} in " if isinstance(wrong, str) and wrong != word else ""
+    return f"{expected}, got {part}{word}"

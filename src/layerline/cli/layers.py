@@ -78,10 +78,13 @@ class Layer:
             hint = nearest(name, known, self.root or run_type(), {})
             return UsageError(f"unknown setting {self._named(join(path, name))}{hint}")
         component = path.rpartition(".")[2]
-        be = "are" if component.endswith("s") and not component.endswith("ss") else "is"
+        plural = component.endswith("s") and not component.endswith("ss")
+        be, theirs = "are" if plural else "is", component
+        if len(owners) > 1 and not plural:
+            theirs += "es" if component.endswith("s") else "s"
         choose = f"{self._named(path)} {owners[0]}" if self.is_flags else f'kind = "{owners[0]}" in [{path}]'
         return UsageError(
-            f"{self._named(_first_leaf(join(path, name), value))} belongs to the {' and '.join(owners)} {component}, "
+            f"{self._named(_first_leaf(join(path, name), value))} belongs to the {' and '.join(owners)} {theirs}, "
             f"but the {component} {be} {kind}",
             hint=f"choose it with {choose}" if len(owners) == 1 else f"choose one with {choose}",
         )
