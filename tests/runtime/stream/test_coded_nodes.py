@@ -79,7 +79,7 @@ def test_what_is_sent_is_what_was_coded(kind: str) -> None:
     around, around_coded = plain["bytes_sent"] - in_full, coded["bytes_sent"] - payload(coded)
     messages = 16 * 2
     assert 0 < around < 200 * messages + 0.005 * in_full, "ratios are rounded"
-    assert 0 < around_coded < 400 * messages
+    assert 0 < around_coded < 600 * messages
     assert [each["block"] for each in coded["boundaries"]] == [1, 2]
     assert all(0 < each["error"] < 1 for each in coded["boundaries"])
 
@@ -122,17 +122,17 @@ def test_a_stop_forgets_no_code(at: int, tmp_path: Path) -> None:
 @IN_PROC
 def test_killed_then_interrupted_then_resumed_by_other_processes(tmp_path: Path) -> None:
     """kill -9 of a worker, then of everything, at moments nobody chose; then two processes go on, then one."""
-    run, file = described(tmp_path, nodes=3, epochs=40, checkpoint_seconds=0.05, boundary=VQ)
+    run, file = described(tmp_path, nodes=3, epochs=20, checkpoint_seconds=0.05, boundary=VQ)
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder))
-    wait_for_cut(folder, draw.randint(1, 20))
+    wait_for_cut(folder, draw.randint(1, 10))
     os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
-    wait_for_cut(folder, draw.randint(40, 70))
+    wait_for_cut(folder, draw.randint(20, 40))
     for pid in [launcher.pid, *workers(launcher.pid)]:
         os.kill(pid, signal.SIGKILL)
     launcher.communicate()
     second = start("resume", str(folder), "--processes", "2", "--quiet")
-    wait_for_cut(folder, 110)
+    wait_for_cut(folder, 60)
     second.send_signal(signal.SIGINT)
     end(second, status=130)
     last, one = api.resume(folder), alone(run)

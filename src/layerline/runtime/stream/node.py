@@ -87,7 +87,8 @@ class StreamNode:
 
     def _opened(self, block: int, parcel: Parcel) -> Tensor:
         """What a block gets of a parcel; they come in the order they were sent, and each is opened at once."""
-        parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
+        if block - 1 not in self.blocks:  # it came to the host's memory
+            parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
         inlet = self._inlets.get(block)
         if inlet is None:
             return parcel["outputs"]
