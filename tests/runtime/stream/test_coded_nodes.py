@@ -20,7 +20,7 @@ from layerline.errors import Stopped, UsageError
 from layerline.events import EpochDone, Event
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.feed import Feed
-from layerline.runtime.stream.model import StreamModel, build_stream_model
+from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
 from layerline.stream_run import StreamRun
@@ -140,13 +140,13 @@ def test_killed_then_interrupted_then_resumed_by_other_processes(tmp_path: Path)
     assert last.values["boundaries"] == one.values["boundaries"]
 
 
-def nodes_of(run: StreamRun) -> tuple[StreamModel, list[StreamNode]]:
+def nodes_of(run: StreamRun) -> list[StreamNode]:
     """Two nodes of equal networks of their own, as in two processes."""
     data, made = load_digits(), []
     for blocks in ([0, 1], [2]):
         model = build_stream_model(run, data)
         made.append(StreamNode(blocks, model, Feed(model, data)))
-    return model, made
+    return made
 
 
 @given(cut=st.integers(1, 9), seed=st.integers(0, 9))
@@ -154,12 +154,12 @@ def nodes_of(run: StreamRun) -> tuple[StreamModel, list[StreamNode]]:
 def test_a_node_goes_on_after_any_step(cut: int, seed: int) -> None:
     """Its tensors into a fresh one: the same parcels are made, and opened to the same outputs."""
     run = run_of(boundary=VQ, seed=seed)
-    _, (below, above) = nodes_of(run)
+    below, above = nodes_of(run)
     for step in range(cut):
         above.forward(2, step, 0, _forward(below, step))
         for node in (below, above):
             _learn(node, step)
-    _, (new_below, new_above) = nodes_of(run)
+    new_below, new_above = nodes_of(run)
     new_below.load({name: tensor.clone() for name, tensor in below.tensors().items()})
     new_above.load({name: tensor.clone() for name, tensor in above.tensors().items()})
     for step in range(cut, cut + 4):
