@@ -87,7 +87,9 @@ class Alone:
 
     def _more(self, noted: Sequence[Noted], link: Link) -> dict[str, Any]:
         """What `result.json` says of such a run."""
-        return self.job.predicted(noted, self.world, self.feed.steps, link)
+        crossed = sorted((block, facts) for each in noted for block, facts in each.crossed.items())
+        coded = {"boundaries": [{"block": block + 1} | facts for block, facts in crossed]} if crossed else {}
+        return self.job.predicted(noted, self.world, self.feed.steps, link) | coded
 
     def _done(self) -> tuple[int, int]:
         """Steps before this sitting, and of the whole run."""

@@ -17,7 +17,7 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
 from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.crossing import crossings
+from layerline.runtime.stream.crossing import coded
 from layerline.runtime.stream.free_recording import free_timeline
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
@@ -94,18 +94,18 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
 
 def refuse_apart(run: StreamRun, model: StreamModel) -> None:
     """UsageError for what several nodes cannot do with a stream."""
-    match run.timing:
-        case Recorded():
-            raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
-        case Async():
-            run.timing.factors(len(model.blocks))
-            if not isinstance(run.codec, Fp32):
-                raise UsageError(
-                    f"--codec {run.codec.kind} is for nodes that wait for each other",
-                    hint="blocks that run freely learn from what their buffers hold: --boundary says how it is coded",
-                )
-            crossings(model, model.device)  # whether outputs fit the boundary
-        case _ if not isinstance(run.boundary, Plain):
+    if isinstance(run.timing, Recorded):
+        raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
+    if isinstance(run.timing, Async):
+        run.timing.factors(len(model.blocks))
+        if not isinstance(run.codec, Fp32):
             raise UsageError(
-                f"--boundary {run.boundary.kind} is for one node", hint="between nodes --codec says how outputs travel"
+                f"--codec {run.codec.kind} is for nodes that wait for each other",
+                hint="blocks that run freely learn from what their buffers hold: --boundary says how it is coded",
             )
+    if not isinstance(run.boundary, Plain) and not isinstance(run.codec, Fp32):
+        raise UsageError(
+            f"--codec {run.codec.kind} would round what --boundary {run.boundary.kind} has coded",
+            hint="leave out --codec: coded outputs travel as they are",
+        )
+    coded(model, model.device)  # whether outputs fit the boundary

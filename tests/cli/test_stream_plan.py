@@ -101,14 +101,33 @@ def test_streams_in_step_stand_beside_one_that_runs_freely(layerline: Layerline,
     assert ways == ["reach 1", "reach 2", "reach all", "GPipe", "1F1B"]
 
 
-def test_coded_outputs_are_counted_as_they_travel(layerline: Layerline, file: str) -> None:
+@pytest.mark.parametrize("timing", ["sync", "async"])
+def test_coded_outputs_are_counted_as_they_travel(layerline: Layerline, file: str, timing: str) -> None:
     """bf16-mixed: outputs have 16 bits a number; codes of two channels out of 16 have 4, which are 2 a number."""
-    words = ("plan", file, "--timing", "async", "--format", "json")
+    words = ("plan", file, "--timing", timing, "--format", "json")
     plain, coarse, coded = (
         json.loads(layerline(*words, *more).out)["bytes"]
         for more in ((), ("--boundary", "int8"), ("--boundary", "vq", "--dims", "2", "--codes", "16"))
     )
     assert plain == 2 * coarse == 8 * coded
+
+
+def test_coding_is_measured_and_other_reaches_cannot_code(layerline: Layerline, file: str) -> None:
+    words = ("plan", file, "--compare", "--measure", "--format", "json")
+    plain, coded = (json.loads(layerline(*words, *more).out) for more in ((), ("--boundary", "int8")))
+    bytes_of = [{way["name"]: way["bytes"] for way in found["compare"]} for found in (plain, coded)]
+    assert coded["costs_from"] == "measured here"
+    assert bytes_of[0].pop("reach 1") == 2 * bytes_of[1].pop("reach 1") == 2 * coded["bytes"]
+    assert bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.parametrize("nodes", ["1", "3"])
+def test_codes_are_measured(layerline: Layerline, file: str, nodes: str) -> None:
+    """Each block takes what the one before it left, and the codes to read it with, which were sent once."""
+    codes = ("--boundary", "vq", "--dims", "2", "--codes", "16")
+    answer = layerline("plan", file, "--nodes", nodes, *codes, "--measure", "--format", "json")
+    assert answer.status == 0, answer.err
+    assert all(each > 0 for each in json.loads(answer.out)["costs"]["forward"])
 
 
 def test_blocks_of_equal_time_are_planned_and_named(layerline: Layerline, file: str) -> None:
@@ -179,7 +198,7 @@ def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Pa
         ("--method gpipe", "--method gpipe is backprop, whose gradient reaches all blocks, and this run has --reach 1"),
         ("--chapters 3", "--chapters is for runs that train in chapters or side by side, such as digits"),
         ("--arithmetic 0", "--arithmetic should be greater than 0, got 0"),
-        ("--boundary vq --dims 2", "--boundary vq is for one node\n  between nodes --codec says how outputs travel"),
+        ("--boundary vq --dims 2 --codec int8", "--codec int8 would round what --boundary vq has coded\n  leave out"),
         ("--nodes 1 --boundary vq --dims 3", "4 channels are no groups of 3\n  choose --dims to divide 4, such as 2"),
         ("--timing async --codec int8", "--codec int8 is for nodes that wait for each other"),
     ],

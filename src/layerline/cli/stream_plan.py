@@ -154,17 +154,18 @@ def _compare(planned: PlannedStream, model: StreamModel, costed: Callable[[Strea
     blocks, steps, ours = model.reach.blocks, planned.steps, isinstance(planned.stream, Stream)
     if planned.stream.nodes > blocks:
         return []
-    run = planned.run.replace(method=None, microbatches=planned.run.parts, timing=Sync(), boundary=Plain())
+    run = planned.run.replace(method=None, microbatches=planned.run.parts, timing=Sync())
     shape, classes, ways = model.encoder.shape, len(model.classes), []
-    mine = run.reached(blocks)
+    mine, plain = run.reached(blocks), run.replace(boundary=Plain())  # which a gradient can go back through
+    world = world_of(plain, planned.world.bandwidth, planned.world.latency, planned.world.speeds)
     for reach in sorted({1, 2, 3, mine, blocks}):
         if reach <= blocks and (ours or reach != mine):
             window = run.window if reach == 1 else WINDOW
-            other = model_of(run.replace(reach=reach, window=window), shape, classes)
+            other = model_of((run if reach == mine else plain).replace(reach=reach, window=window), shape, classes)
             name = "all" if reach == blocks else str(reach)
-            why = "" if reach == mine else "another learning rule"
-            ways.append(by_reach(f"reach {name}", stream_of(other), costed(other), planned.world, steps, why))
+            why, over = ("", planned.world) if reach == mine else ("another learning rule", world)
+            ways.append(by_reach(f"reach {name}", stream_of(other), costed(other), over, steps, why))
     microbatches = max(1, min(run.batch_size, 4 * planned.stream.nodes))
-    other = model_of(run.replace(reach="all", microbatches=microbatches, window=WINDOW), shape, classes)
+    other = model_of(plain.replace(reach="all", microbatches=microbatches, window=WINDOW), shape, classes)
     why = "" if mine == blocks else "another learning rule"
-    return ways + pipelines(stream_of(other), costed(other), planned.world, steps, microbatches, why)
+    return ways + pipelines(stream_of(other), costed(other), world, steps, microbatches, why)

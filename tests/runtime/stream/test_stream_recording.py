@@ -109,7 +109,7 @@ def test_a_run_that_goes_on_keeps_what_was_recorded(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_there_is_a_trace_and_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerline.streamed.can_draw", lambda: False)
+    monkeypatch.setattr("layerline.stream_job.can_draw", lambda: False)
     heard: list[Event] = []
     api.train(run_of(nodes=2, max_steps=3), out_dir=tmp_path / "run", listener=heard.append)
     assert steps_in(events_of(tmp_path / "run")) == {1, 2, 3}

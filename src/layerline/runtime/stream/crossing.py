@@ -1,4 +1,7 @@
-"""Both ends of every boundary, in one process: what a block puts out, and what the next one gets of it."""
+"""Both ends of every boundary: what a block puts out, and what the next one gets of it.
+
+Where the two blocks are on different nodes, each of these makes the crossing and uses its own end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from layerline.blocks.cost import layer_costs
 from layerline.runtime.model import PRECISIONS
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.model import StreamModel
-from layerline.transport.boundary import Parcel, QuantisingReceiver, QuantisingSender, Receiver, Sender
+from layerline.transport.boundary import Parcel, Plain, QuantisingReceiver, QuantisingSender, Receiver, Sender
 
 
 class Crossing:
@@ -61,3 +64,8 @@ def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
         ends = run.boundary.ends(cost.output_shape, PRECISIONS[run.precision], draw, device)
         made.append(Crossing(index, *ends, channels_last=encoder.images))
     return made
+
+
+def coded(model: StreamModel, device: torch.device) -> list[Crossing]:
+    """The same where outputs are coded; none where they cross as they are, and neither end has anything to keep."""
+    return [] if isinstance(model.run.boundary, Plain) else crossings(model, device)

@@ -25,7 +25,7 @@ from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.own_step import learn, pass_on
 from layerline.runtime.stream.replay import ReplayBuffer
-from layerline.runtime.training import below, take_over
+from layerline.runtime.training import below
 from layerline.transport.boundary import Parcel
 
 
@@ -47,14 +47,13 @@ class FreeStep:
 class FreeNode(StreamNode):
     """The blocks of one logical node. Parameters are the model's, and updated in place."""
 
+    varying = (*StreamNode.varying, "events", "times", "buffer.")
+
     def __init__(
         self, blocks: Sequence[int], model: StreamModel, feed: Feed, buffer: int, max_reuse: int | None
     ) -> None:
-        super().__init__(blocks, model, feed)
+        super().__init__(blocks, model, feed, crossings(model, model.device))
         self._model = model
-        every = crossings(model, self.device)
-        self._inlets = {block: every[block - 1] for block in blocks if block}
-        self._outlets = {block: every[block] for block in blocks if block < len(every)}
         self._buffers = {block: ReplayBuffer(buffer, max_reuse) for block in blocks if block}
         self._examples = {block: torch.zeros((), dtype=torch.int64) for block in blocks}
         self.made = dict.fromkeys(blocks, 0)
@@ -129,32 +128,25 @@ class FreeNode(StreamNode):
         } | {f"tally.{block}": outlet.sender.tally for block, outlet in self._outlets.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        named = self._fixed() | {name: t for name, t in self.history().items() if not name.startswith("tally.")}
+        named = super().tensors() | {name: t for name, t in self.history().items() if not name.startswith("tally.")}
         for block, buffer in self._buffers.items():
             named |= {f"buffer.{block}.{name}": tensor for name, tensor in buffer.tensors().items()}
-            named |= {f"codes.{block}.{name}": tensor for name, tensor in self._inlets[block].versions().items()}
         return named
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        extra = ("events", "times", "buffer.", "codes.")
-        take_over(self._fixed(), {name: t for name, t in tensors.items() if not name.startswith(extra)})
+        super().load(tensors)
         self.events = [(block, source) for block, source in tensors["events"].tolist()]
         self.times = [(begin, end) for begin, end in tensors["times"].tolist()]
         made = Counter(block for block, _ in self.events)
         self.made = {block: made[block] for block in self.blocks}
         for block, buffer in self._buffers.items():
             buffer.load(below(tensors, f"buffer.{block}."))
-            self._inlets[block].resume(below(tensors, f"codes.{block}."))
         for outlet in self._outlets.values():
             outlet.sender.announce()
 
     def _fixed(self) -> dict[str, Tensor]:
-        """What has the same names and sizes at every step."""
-        named = super().tensors() | {f"examples.{block}": tensor for block, tensor in self._examples.items()}
-        for block, outlet in self._outlets.items():
-            named |= {f"{block}.sent.{name}": tensor for name, tensor in outlet.sender.tensors().items()}
-        return named
+        return super()._fixed() | {f"examples.{block}": tensor for block, tensor in self._examples.items()}
 
     def _end_block(self, block: int, number: int) -> Row:
         """The numbers of a block's own epoch."""

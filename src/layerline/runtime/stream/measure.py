@@ -3,7 +3,8 @@
 Problem: an assumed machine is not this one. Solution: every block does what its rows do, a few times: a forward, its
 own loss, each loss's gradient through it, an update; the median counts. From gradients that only pass through a block
 and those that train it, too, follow the costs of both; of backprop, where none only passes, that of the input is asked
-for by itself. Encoding what goes to another node is part of the row, as in a run. Bytes come from the formula, which
+for by itself. Coding at boundaries, and encoding
+what goes to another node, is part of the row, as in a run. Bytes come from the formula, which
 knows them exactly.
 """
 
@@ -25,10 +26,11 @@ from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.planning import costs_of
-from layerline.runtime.stream.wire import packed
+from layerline.runtime.stream.wire import packed_parcel
 from layerline.schedules.costs import Machine
 from layerline.schedules.stream import Stream
 from layerline.schedules.stream_costs import StreamCosts
+from layerline.transport.boundary import Parcel, overtaken
 from layerline.transport.link import Outgoing
 from layerline.transport.message import Key
 
@@ -81,9 +83,9 @@ class _Bench:
 
     def costs(self) -> StreamCosts:
         """All of them."""
-        x, spent = None, []
+        taken, spent = None, []
         for block in range(self.reach.blocks):
-            x, found = self._block(block, x)
+            taken, found = self._block(block, taken)
             spent.append(found)
         to_input, to_weights = zip(*map(self._parted, range(len(spent)), spent), strict=True)
         return replace(
@@ -95,28 +97,30 @@ class _Bench:
             update=tuple(_median(each.update) for each in spent),
         )
 
-    def _block(self, block: int, x: Tensor | None) -> tuple[Tensor, _Spent]:
-        """A block's rows again and again; its outputs."""
+    def _block(self, block: int, taken: Parcel | None) -> tuple[Parcel, _Spent]:
+        """A block's rows again and again, on what it takes; its outputs, with the codes that they are told in."""
         spent, begin = _Spent(through={loss: [] for loss in self.reach.at(block)}), time.perf_counter()
+        left: Parcel = {}
         while True:
             step = len(spent.forward) % _STEPS
-            h = _timed(spent.forward, lambda step=step: self._forward(block, step, x))  # type: ignore[misc]
-            own = self._own_loss(block, step, spent) if self.reach.has_loss(block) else h
+            sent = _timed(spent.forward, lambda step=step: self._forward(block, step, taken))  # type: ignore[misc]
+            left = overtaken(left, sent)
+            own = self._own_loss(block, step, spent) if self.reach.has_loss(block) else None
             for loss in self.reach.at(block):
-                gradient = own if loss == block else torch.randn_like(h)
+                gradient = own if own is not None and loss == block else torch.randn_like(sent["outputs"])
                 _timed(spent.through[loss], lambda g=gradient, at=loss: self._through(block, at, g))  # type: ignore[misc]
-            if x is not None and len(self.reach.at(block)) == 1 and self.reach.crossing(block):
-                self._to_input(block, x, spent)
+            if taken is not None and len(self.reach.at(block)) == 1 and self.reach.crossing(block):
+                self._to_input(block, taken["outputs"], spent)
             _timed(spent.update, lambda step=step: self.node.update(block, step))  # type: ignore[misc]
             often, long = len(spent.forward), time.perf_counter() - begin
             if often >= _WARM + _TIMED or (often >= 2 and long > _LONGEST):
-                return h, spent
+                return left, spent
 
-    def _forward(self, block: int, step: int, x: Tensor | None) -> Tensor:
-        h = self.node.forward(block, step, 0, x)
+    def _forward(self, block: int, step: int, taken: Parcel | None) -> Parcel:
+        sent = self.node.forward(block, step, 0, taken)
         if block in self.last_of:
-            self._encode(h, "activations")
-        return h
+            self._encode(sent, "activations")
+        return sent
 
     def _own_loss(self, block: int, step: int, spent: _Spent) -> Tensor:
         labels, share = self.feed.labels(step, 0), self.feed.share(step, 0)
@@ -125,7 +129,7 @@ class _Bench:
     def _through(self, block: int, loss: int, gradient: Tensor) -> None:
         below = self.node.stages[block].through(0, loss, gradient)
         if below is not None and block in self.first_of:
-            self._encode(below, "gradients")
+            self._encode({"gradient": below}, "gradients")
 
     def _to_input(self, block: int, x: Tensor, spent: _Spent) -> None:
         """A gradient's way to the input by itself, of a loss that trains the block as well."""
@@ -135,8 +139,8 @@ class _Bench:
         gradient = torch.randn_like(h)
         _timed(spent.to_input, lambda: torch.autograd.grad(h, leaf, gradient, materialize_grads=True))
 
-    def _encode(self, tensor: Tensor, carries: str) -> None:
-        self.link.encode(Key(0, carries, 0, 0), packed(tensor))
+    def _encode(self, parcel: Parcel, carries: str) -> None:
+        self.link.encode(Key(0, carries, 0, 0), packed_parcel(parcel))
 
     def _parted(self, block: int, spent: _Spent) -> tuple[float, float]:
         """Seconds of a gradient to the input, and to the weights."""

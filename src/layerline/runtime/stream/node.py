@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from layerline.events import Row
+from layerline.runtime.stream.crossing import Crossing, coded
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
-from layerline.runtime.training import take_over
+from layerline.runtime.training import below, take_over
+from layerline.transport.boundary import Parcel
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Noted:
     """Sent to other nodes."""
     recording: Recording = field(default_factory=Recording)
     """When the rows of some steps began and ended."""
+    crossed: dict[int, dict[str, float | int]] = field(default_factory=dict)
+    """What left its blocks coded, by block: bytes, ratio to float32, relative error of what arrives."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -42,7 +46,8 @@ class Noted:
         rows = [Row(**row) for row in facts["rows"]]
         busy = {int(row): float(seconds) for row, seconds in facts["busy"].items()}
         recording = Recording.from_dict(facts["recording"])
-        return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]), recording)
+        crossed = {int(block): said for block, said in facts.get("crossed", {}).items()}
+        return cls(rows, busy, float(facts["seconds"]), int(facts["bytes"]), recording, crossed)
 
 
 def in_order(noted: Sequence[Noted]) -> list[Row]:
@@ -51,20 +56,45 @@ def in_order(noted: Sequence[Noted]) -> list[Row]:
 
 
 class StreamNode:
-    """The blocks of one logical node. Parameters are the model's, and updated in place."""
+    """The blocks of one logical node. Parameters are the model's, and updated in place.
 
-    def __init__(self, blocks: Sequence[int], model: StreamModel, feed: Feed) -> None:
+    `every`: the boundaries of the network in order, whose ends at these blocks are the node's; left out: where outputs
+    are coded.
+    """
+
+    varying: tuple[str, ...] = ("codes.",)
+    """How names of tensors begin that are not the same ones at every step."""
+
+    def __init__(
+        self, blocks: Sequence[int], model: StreamModel, feed: Feed, every: Sequence[Crossing] | None = None
+    ) -> None:
         self.blocks, self.feed, self._whole = blocks, feed, model
         self.device = device = model.device
         self.stages = {index: stage_of(model, index) for index in blocks}
         self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
         self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
+        every = coded(model, device) if every is None else every
+        self._inlets = {block: every[block - 1] for block in blocks if block and every}
+        self._outlets = {block: every[block] for block in blocks if block < len(every)}
         self.noted = Noted()
 
-    def forward(self, block: int, step: int, part: int, x: Tensor | None) -> Tensor:
+    def forward(self, block: int, step: int, part: int, parcel: Parcel | None) -> Parcel:
         """A microbatch through a block; the first block takes it from the training set."""
-        x = self.feed.inputs(step, part) if x is None else x.to(self.device)
-        return self.stages[block].forward(part, x, self.feed.seed(block, step, part))
+        x = self.feed.inputs(step, part) if parcel is None else self._opened(block, parcel)
+        h = self.stages[block].forward(part, x, self.feed.seed(block, step, part))
+        outlet = self._outlets.get(block)
+        return outlet.sender.encode(h) if outlet else {"outputs": h}
+
+    def _opened(self, block: int, parcel: Parcel) -> Tensor:
+        """What a block gets of a parcel; they come in the order they were sent, and each is opened at once."""
+        if block - 1 not in self.blocks:  # it came to the host's memory
+            parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
+        inlet = self._inlets.get(block)
+        if inlet is None:
+            return parcel["outputs"]
+        kept = inlet.receiver.accept(parcel)
+        inlet.keep([kept])
+        return inlet.open(kept)
 
     def backward(self, block: int, loss: int, step: int, part: int, gradient: Tensor | None) -> Tensor | None:
         """A loss's gradient through a block: its own loss (`gradient` None), or one above. Returns what goes on."""
@@ -119,17 +149,32 @@ class StreamNode:
         self.noted.rows += rows
         return rows
 
+    def note_crossed(self) -> None:
+        """Note what left blocks coded so far."""
+        self.noted.crossed = {block: outlet.sender.facts() for block, outlet in self._outlets.items()}
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs of this node between two steps, by name."""
-        named = {f"losses.{block}": tensor for block, tensor in self._losses.items()}
-        named |= {f"right.{block}": tensor for block, tensor in self._right.items()}
-        for block, stage in self.stages.items():
-            named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
+        named = self._fixed()
+        for block, inlet in self._inlets.items():
+            named |= {f"codes.{block}.{name}": tensor for name, tensor in inlet.versions().items()}
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over a state, in place. KeyError or RuntimeError if it is another network's."""
-        take_over(self.tensors(), tensors)
+        take_over(self._fixed(), {name: t for name, t in tensors.items() if not name.startswith(self.varying)})
+        for block, inlet in self._inlets.items():
+            inlet.resume(below(tensors, f"codes.{block}."))
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """What has the same names and sizes at every step."""
+        named = {f"losses.{block}": tensor for block, tensor in self._losses.items()}
+        named |= {f"right.{block}": tensor for block, tensor in self._right.items()}
+        for block, stage in self.stages.items():
+            named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
+        for block, outlet in self._outlets.items():
+            named |= {f"{block}.sent.{name}": tensor for name, tensor in outlet.sender.tensors().items()}
+        return named
 
     def finished(self, block: int) -> dict[str, Tensor]:
         """A block and its head, as they are now."""

@@ -22,7 +22,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
@@ -32,15 +31,16 @@ from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.patience import Patience
 from layerline.runtime.stream.recording import recorded_steps
 from layerline.runtime.stream.rows import PatternRow, Source, node_of, rows_of
-from layerline.runtime.stream.wire import packed, packed_parcel, unpacked, unpacked_parcel
+from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
 from layerline.schedules.plan import Action, Carries
 from layerline.schedules.stream import Stream
 from layerline.transport.base import Transport
+from layerline.transport.boundary import Parcel
 from layerline.transport.message import Key
 
 GO_ON, SAVE = 0, 1
 """Marks; any other is the exit status to stop with."""
-_MARK = "mark"
+_MARK, _GRADIENT = "mark", "gradient"
 _LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
 
@@ -86,7 +86,7 @@ class StreamWorker:
         self._pattern = stream.pattern()
         self._recorded = frozenset(recorded_steps(feed.steps, len(self._pattern)))
         self._rows = [row for row in rows_of(stream, self._pattern) if row.step.node in nodes]
-        self._values: dict[int, Tensor] = {}
+        self._values: dict[int, Parcel] = {}
         self._marks: dict[int, int] = {}
         self._began = time.monotonic()
         self._before = {number: (node.noted.seconds, node.noted.bytes) for number, node in nodes.items()}
@@ -138,7 +138,7 @@ class StreamWorker:
         assert isinstance(shard, int)
         return shard % self.stream.microbatches
 
-    def _input(self, row: PatternRow, step: int) -> Tensor | None:
+    def _input(self, row: PatternRow, step: int) -> Parcel | None:
         """Activations or a gradient for the row; whatever else it has to wait for has come, too."""
         found = None
         for source in row.sources:
@@ -152,10 +152,10 @@ class StreamWorker:
                 if _MARK in tensors:
                     self._marks[node_of(row)] = int(tensors.pop(_MARK).item())
                 if source.carries != Carries.TURN:
-                    found = unpacked(tensors)
+                    found = unpacked_parcel(tensors)
         return found
 
-    def _carry_out(self, row: PatternRow, step: int, value: Tensor | None) -> Tensor | None:
+    def _carry_out(self, row: PatternRow, step: int, value: Parcel | None) -> Parcel | None:
         node, block, part = self.nodes[node_of(row)], row.step.stage, self._microbatch(row)
         match row.step.action:
             case Action.FORWARD:
@@ -163,12 +163,13 @@ class StreamWorker:
             case Action.BACKWARD:
                 assert isinstance(row.step.shard, int)
                 loss = block + row.step.shard // self.stream.microbatches
-                return node.backward(block, loss, step, part, value)
+                gradient = node.backward(block, loss, step, part, value[_GRADIENT] if value else None)
+                return None if gradient is None else {_GRADIENT: gradient}
             case _:
                 node.update(block, step)
                 return None
 
-    def _send(self, row: PatternRow, step: int, result: Tensor | None) -> None:
+    def _send(self, row: PatternRow, step: int, result: Parcel | None) -> None:
         for carries, to, later in row.sends:
             if carries == Carries.TURN:
                 self._give_leave(row, step, to, later)
@@ -176,7 +177,7 @@ class StreamWorker:
             if carries == Carries.WEIGHTS:
                 self._send_followed(row, step, to)
                 continue
-            tensors = {} if result is None else packed(result)
+            tensors = packed_parcel(result or {})
             if carries == Carries.OUTPUTS and self._microbatch(row) == 0:
                 tensors[_MARK] = torch.tensor([self._marks[node_of(row)]], dtype=torch.uint8)
             self.transport.at(node_of(row)).send(self._key(row.number, carries, step), tensors, to)
@@ -217,7 +218,7 @@ class StreamWorker:
         tensors = unpacked_parcel(self._receive(source, node_of(row), step))
         self.nodes[node_of(row)].follow(self._pattern[source.row].stage, tensors)
 
-    def _receive(self, source: Source, node: int, step: int) -> dict[str, Tensor]:
+    def _receive(self, source: Source, node: int, step: int) -> Parcel:
         assert source.node is not None
         return self.transport.at(node).receive(self._key(source.row, source.carries, step), source.node)
 
@@ -245,6 +246,7 @@ class StreamWorker:
             node.noted.bytes = sent + sum(end.bytes_sent.values())
             if saving:
                 begin = time.monotonic()
+                node.note_crossed()
                 self._save(number, step + 1)
                 self._began += time.monotonic() - begin  # which is no training
 
