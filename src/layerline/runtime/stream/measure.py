@@ -3,9 +3,8 @@
 Problem: an assumed machine is not this one. Solution: every block does what its rows do, a few times: a forward, its
 own loss, each loss's gradient through it, an update; the median counts. From gradients that only pass through a block
 and those that train it, too, follow the costs of both; of backprop, where none only passes, that of the input is asked
-for by itself. Coding at boundaries, and encoding
-what goes to another node, is part of the row, as in a run. Bytes come from the formula, which
-knows them exactly.
+for by itself. Coding at boundaries, and encoding what goes to another node, is part of the row, as in a run. Bytes come
+from the formula, which knows them exactly.
 """
 
 from __future__ import annotations
