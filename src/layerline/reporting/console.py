@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -116,12 +117,16 @@ class Display:
             progress.add_column(ratio=ratio, no_wrap=True)
         bar = ProgressBar(total=max(1, self._started.total), completed=self._done)
         progress.add_row(self._where(), bar, f"{self._done:,}/{self._started.total:,}", self._left())
-        parts: list[RenderableType] = [progress]
+        parts: list[RenderableType] = [progress, *self._below()]
         if self._look:
             parts.append(Text(looked(self._look), style="bold"))
         if self._rows:
             parts.append(_table(list(self._rows.values())))
         return Group(*parts)
+
+    def _below(self) -> Sequence[RenderableType]:
+        """What stands under the line of the epoch."""
+        return ()
 
     def _where(self) -> str:
         return f"epoch {self._epoch}/{self._started.epochs}" + (f" · {self._what}" if self._what else "")
