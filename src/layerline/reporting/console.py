@@ -115,8 +115,9 @@ class Display:
         progress = Table.grid(padding=(0, 2), expand=True)
         for ratio in (None, 1, None, None):
             progress.add_column(ratio=ratio, no_wrap=True)
-        bar = ProgressBar(total=max(1, self._started.total), completed=self._done)
-        progress.add_row(self._where(), bar, f"{self._done:,}/{self._started.total:,}", self._left())
+        done, total = self._so_far(), self._started.total
+        bar = ProgressBar(total=max(1, total), completed=done)
+        progress.add_row(self._where(), bar, f"{done:,}/{total:,}", self._left())
         parts: list[RenderableType] = [progress, *self._below()]
         if self._look:
             parts.append(Text(looked(self._look), style="bold"))
@@ -130,6 +131,10 @@ class Display:
 
     def _where(self) -> str:
         return f"epoch {self._epoch}/{self._started.epochs}" + (f" · {self._what}" if self._what else "")
+
+    def _so_far(self) -> int:
+        """Minibatches that are done."""
+        return self._done
 
     def _left(self) -> str:
         """Time left, should it go on like this."""

@@ -76,6 +76,9 @@ class StreamDisplay(Display):
     def _below(self) -> Sequence[RenderableType]:
         return [self._view.table()] if self._view else ()
 
+    def _so_far(self) -> int:
+        return max(self._done, self._view.steps) if self._view else self._done
+
     def _left(self) -> str:
         return self._view.left() if self._view else super()._left()
 
@@ -98,6 +101,12 @@ class StreamView:
     def finished(self) -> bool:
         """Whether all nodes have done their steps."""
         return all(self._done(node) >= steps for node, steps in enumerate(self._start.steps))
+
+    @property
+    def steps(self) -> int:
+        """That all have done; where they run freely, the sum."""
+        done = [self._done(node) for node in range(len(self._start.steps))]
+        return sum(done) if self._start.freely else min(done)
 
     def table(self) -> Table:
         """A line a node."""
