@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,6 +109,38 @@ class PlanStarts:
 
 
 @dataclass(frozen=True)
+class NodeStanding:
+    """What a node of a stream is about."""
+
+    done: int
+    """Steps: minibatches that all its blocks have learned from; where they run freely, those of each block."""
+    action: int | None
+    """What it computes, an `Action`; None: nothing."""
+    block: int | None
+    """For which block, from 0, where that is known."""
+    waits_for: int | None
+    """The node without whose message it cannot go on."""
+    share: float
+    """Of the time since training began, or went on, in which it computed."""
+
+
+@dataclass(frozen=True)
+class StreamStarts:
+    """The nodes of a stream set out."""
+
+    blocks: Sequence[Sequence[int]]
+    """Of each node, from 0."""
+    steps: Sequence[int]
+    """That each node does."""
+    freely: bool
+    """Whether every block has steps of its own."""
+    in_turns: bool
+    """Whether one process carries out several nodes."""
+    look: Callable[[], Mapping[int, NodeStanding]]
+    """What each node is about, as far as it is known; may be called by any one thread."""
+
+
+@dataclass(frozen=True)
 class RowWaits:
     """A node of a plan comes to a row; it may have to wait for the inputs."""
 
@@ -150,7 +182,18 @@ class RowKept:
 
 
 Event = (
-    Minibatch | EpochDone | Evaluated | Saved | Started | PlanStarts | RowWaits | RowBegins | RowDone | RowKept | Noted
+    Minibatch
+    | EpochDone
+    | Evaluated
+    | Saved
+    | Started
+    | PlanStarts
+    | StreamStarts
+    | RowWaits
+    | RowBegins
+    | RowDone
+    | RowKept
+    | Noted
 )
 Listener = Callable[[Event], None]
 

@@ -79,6 +79,9 @@ class FreeAlone(Alone):
         """Steps of all blocks, as far as they are known."""
         return self._learned, self.feed.steps * len(self.job.model.blocks)
 
+    def _steps_of(self, blocks: Sequence[int]) -> int:
+        return super()._steps_of(blocks) * len(blocks)
+
     @property
     def _learned(self) -> int:
         """Steps that the blocks here have learned in."""

@@ -5,7 +5,9 @@ Rank 0 puts the result together. What nodes let each other know stands on the bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from layerline.errors import CheckpointError, Elsewhere
@@ -13,8 +15,10 @@ from layerline.events import EpochDone, Event, Listener, Row
 from layerline.planned import Outcome
 from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.members import LONGEST_SECONDS, Board, join_seconds, placement, silence_seconds
+from layerline.runtime.standing import looking
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.doing import Doing, posting, standing_of
 from layerline.runtime.stream.node import Noted, fill
 from layerline.schedules.lower import messages
 from layerline.stream_job import BaseStreamJob
@@ -126,6 +130,17 @@ class Member(Alone):
         if self.member.rank == 0:
             self._waiting[event.epoch] = event.rows
             self._complete()
+
+    @contextmanager
+    def _shown(self, doing: Doing) -> Iterator[None]:
+        """Rank 0 sees what the others let it know."""
+        board = self.board.for_another_thread()
+        if self.member.rank == 0:
+            self._set_out(looking(doing, board, self.world, standing_of))
+            yield
+            return
+        with posting(doing, partial(board.post, f"standing {self.member.rank}")):
+            yield
 
     def _complete(self) -> None:
         """Tell of epochs that all have done."""

@@ -24,7 +24,7 @@ from layerline.blocks.heads.text import SharedUnembeddingHead
 from layerline.blocks.transformer import Transformer
 from layerline.errors import UsageError
 from layerline.objectives.descent import Descent, Sgd
-from layerline.schedules.methods import Method, refuse_shape
+from layerline.schedules.methods import LOOPS, Method, owns_stages, refuse_shape
 from layerline.schedules.stream import WINDOW
 from layerline.schedules.timing import Sync, Timing
 from layerline.schedules.work import check_speeds
@@ -48,6 +48,9 @@ class StreamRun(BaseRun):
     window: int = Field(default=WINDOW, ge=1, le=1024)
     """Microbatches that a node may be ahead of the next one, and so the most that wait for it, with reach 1. More let a
     link be slower, and take more memory; the result is the same."""
+    owns: tuple[int, ...] | None = None
+    """How many blocks each node owns, one node after the other; left out: dealt out by a cost formula, so that the
+    slowest node is as fast as it can be."""
     method: Method | None = None
     """Who computes backprop (reach all): PyTorch's DDP or pipeline schedules, or one process by itself; left out: the
     plan of streams."""
@@ -81,6 +84,7 @@ class StreamRun(BaseRun):
         self._refuse_dependence()
         self._refuse_method()
         self._refuse_window()
+        self._refuse_owns()
         check_speeds(self.speeds, self.nodes)
         return self
 
@@ -125,6 +129,23 @@ class StreamRun(BaseRun):
             raise UsageError(
                 f"--window {self.window} has nothing to bound: {why}",
                 hint="leave out --window, or choose --reach 1 and --timing sync",
+            )
+
+    def _refuse_owns(self) -> None:
+        """UsageError for a deal where nodes do not own blocks in a row. Whether it fits is known with the network."""
+        if self.owns is None:
+            return
+        if self.method is not None and not owns_stages(self.method):
+            what = {"plain": "is one process", "ddp": "gives all blocks to every node"}
+            raise UsageError(
+                f"--owns deals blocks out in a row, and --method {self.method} "
+                f"{what.get(self.method, f'puts {LOOPS} stages on every node')}",
+                hint="leave out --owns",
+            )
+        if self.nodes == 1:
+            raise UsageError(
+                "--owns deals blocks out to several nodes, and this run has one",
+                hint=f"choose --nodes {max(2, len(self.owns))}, or leave out --owns",
             )
 
     @property

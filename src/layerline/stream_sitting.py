@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from layerline.data.text_set import TextSet
 from layerline.errors import CheckpointError, Stopped
-from layerline.events import EpochDone, Event, Listener, Saved, Started
+from layerline.events import EpochDone, Event, Listener, NodeStanding, Saved, Started, StreamStarts
 from layerline.events import Noted as Said
 from layerline.planned import Outcome
 from layerline.reporting.gantt_run import MISSING
@@ -22,10 +23,12 @@ from layerline.runtime.members import LONGEST_SECONDS
 from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
+from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import Noted, StreamNode, in_order
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
 from layerline.schedules.stream import Stream
+from layerline.schedules.timing import Async
 from layerline.stream_job import BaseStreamJob
 from layerline.transport.base import Transport
 from layerline.transport.in_process import InProcess
@@ -34,10 +37,16 @@ from layerline.transport.in_process import InProcess
 class Worker(Protocol):
     """Carries out what the nodes of this process have to do."""
 
-    link: Link
+    doing: Doing
 
     def work(self) -> Generator[Event]:
         """To the end."""
+
+
+class LinkedWorker(Worker, Protocol):
+    """One whose messages say how fast a link is."""
+
+    link: Link
 
 
 class Alone:
@@ -72,7 +81,7 @@ class Alone:
     def _node(self, blocks: Sequence[int]) -> StreamNode:
         return StreamNode(blocks, self.job.model, self.feed)
 
-    def _worker(self, transport: Transport) -> Worker:
+    def _worker(self, transport: Transport) -> LinkedWorker:
         assert isinstance(self.job.stream, Stream)
         return StreamWorker(
             self.job.stream,
@@ -94,6 +103,10 @@ class Alone:
     def _done(self) -> tuple[int, int]:
         """Steps before this sitting, and of the whole run."""
         return self.start, self.feed.steps
+
+    def _steps_of(self, blocks: Sequence[int]) -> int:
+        """Steps that a node of these blocks does, in the whole run."""
+        return self.feed.steps
 
     def _progress(self) -> str:
         """How far the nodes here have saved themselves."""
@@ -125,6 +138,11 @@ class Alone:
     def _hear(self, event: Event) -> None:
         self.heard(event)
 
+    def _shown(self, doing: Doing) -> AbstractContextManager[None]:
+        """While they train: who wants to can look at what the nodes are doing."""
+        self._set_out(doing.look)
+        return nullcontext()
+
     def _bring_home(self, transport: Transport) -> list[Noted]:
         """The finished blocks into the model; what all nodes noted."""
         return self._known()
@@ -154,14 +172,24 @@ class Alone:
     def _train(self, transport: Transport) -> Link:
         self.job.model.train()
         worker = self._worker(transport)
+        self._follow(worker)
+        return worker.link
+
+    def _set_out(self, look: Callable[[], Mapping[int, NodeStanding]]) -> None:
+        owned = self.job.stream.owned
+        steps, free = [self._steps_of(blocks) for blocks in owned], isinstance(self.job.run.timing, Async)
+        self.heard(StreamStarts(owned, steps, free, self.world < len(owned), look))
+
+    def _follow(self, worker: Worker) -> None:
+        """What the worker does, to the end. Stopped, or LayerlineError where a loss is no number any more."""
         try:
-            for event in worker.work():
-                self._hear(event)
-                if isinstance(event, EpochDone):
-                    refuse_divergence(event.rows, self.job.run.optimizer.lr)
+            with self._shown(worker.doing):
+                for event in worker.work():
+                    self._hear(event)
+                    if isinstance(event, EpochDone):
+                        refuse_divergence(event.rows, self.job.run.optimizer.lr)
         except Stopped as stopped:
             raise self._told(stopped) from None
-        return worker.link
 
     def _decide(self) -> int:
         """The first node: what to do after the step that begins."""

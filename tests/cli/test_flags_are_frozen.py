@@ -123,6 +123,7 @@ _STREAM_SETTINGS = """
     --reach
     --microbatches
     --window
+    --owns
     --method
     --head
     --hidden --head.hidden

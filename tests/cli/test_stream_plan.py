@@ -200,6 +200,15 @@ def test_a_text_is_measured_on_made_up_tokens(layerline: Layerline, tmp_path: Pa
         ("--arithmetic 0", "--arithmetic should be greater than 0, got 0"),
         ("--boundary vq --dims 2 --codec int8", "--codec int8 would round what --boundary vq has coded\n  leave out"),
         ("--nodes 1 --boundary vq --dims 3", "4 channels are no groups of 3\n  choose --dims to divide 4, such as 2"),
+        (
+            "--owns 1,1",
+            "--owns 1,1 does not deal 3 blocks to 3 nodes\n  say how many each owns, 1 at least, like --owns 1,1,1",
+        ),
+        ("--owns 3 --nodes 1", "--owns deals blocks out to several nodes, and this run has one\n  choose --nodes 2"),
+        (
+            "--reach all --method ddp --owns 1,1,1",
+            "--owns deals blocks out in a row, and --method ddp gives all blocks to",
+        ),
         ("--timing async --codec int8", "--codec int8 is for nodes that wait for each other"),
     ],
 )
@@ -207,6 +216,16 @@ def test_a_wrong_request_ends_with_2_and_says_why(layerline: Layerline, file: st
     answer = layerline("plan", file, *words.split())
     assert (answer.status, answer.out) == (2, "")
     assert f"error: {message}" in answer.err
+
+
+@pytest.mark.parametrize("more", ["", "--reach all --method gpipe --microbatches 2"])
+def test_blocks_are_dealt_out_as_somebody_wants(layerline: Layerline, file: str, more: str) -> None:
+    words = ("plan", file, "--nodes", "2", *more.split(), "--format", "json")
+    other = {"1,2": "2,1", "2,1": "1,2"}
+    formula = ",".join(str(len(blocks)) for blocks in json.loads(layerline(*words).out)["owned"])
+    found = json.loads(layerline(*words, "--owns", other[formula]).out)
+    assert [len(blocks) for blocks in found["owned"]] == [int(count) for count in other[formula].split(",")]
+    assert [block for blocks in found["owned"] for block in blocks] == [1, 2, 3]
 
 
 def test_its_own_flag_for_the_number_of_blocks(layerline: Layerline, file: str) -> None:

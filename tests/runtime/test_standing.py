@@ -9,7 +9,7 @@ from layerline.events import Event, RowBegins, RowDone, RowWaits, Standing
 from layerline.runtime.members import Board, Membership
 from layerline.runtime.pipeline import Pipeline
 from layerline.runtime.planning import planned
-from layerline.runtime.standing import Standings, looking
+from layerline.runtime.standing import Standings, looking, standing_of
 from layerline.runtime.stop import Stop
 from layerline.transport.rendezvous import join_store, serve_store
 from small_runs import EpochDone, small_data, small_run
@@ -74,7 +74,7 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
         boards[1].post("standing 1", facts)
 
     here = Standings(Pipeline(RUN, PLAN, data, tmp_path / "0", nodes=[0]))
-    look = looking(here, boards[0], 2)
+    look = looking(here, boards[0], 2, standing_of)
     assert list(look()) == [0]
     there = Standings(Pipeline(RUN, PLAN, data, tmp_path / "1", nodes=[1]), post)
     row = PLAN.rows_of({1})[0]
@@ -86,5 +86,5 @@ def test_rank_0_sees_the_others(tmp_path: Path) -> None:
         def look(self, name: str) -> object:
             raise PeerLost(name)
 
-    gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", True), 5, store, 0), 2)
+    gone = looking(here, Gone(Membership(0, 2, "127.0.0.1", True), 5, store, 0), 2, standing_of)
     assert list(gone()) == [0]

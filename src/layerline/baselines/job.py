@@ -18,10 +18,9 @@ from layerline.baselines.replica import ReplicaStep
 from layerline.baselines.step import MethodStep
 from layerline.baselines.worker import MethodWorker
 from layerline.data.text_set import AnySet
-from layerline.errors import Stopped, UsageError
-from layerline.events import EpochDone, Listener
+from layerline.errors import UsageError
+from layerline.events import Listener
 from layerline.reporting.run_folder import RunFolder
-from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.members import Board, join_seconds, silence_seconds
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel
@@ -91,16 +90,8 @@ class MethodMember(Member):
                 silence=silence_seconds(),
             )
             stack.enter_context(group)
-            worker = MethodWorker(
-                self._step(), member.rank, start=self.start, decide=self._decide, save=self._save, stop=self.stop
-            )
-            try:
-                for event in worker.work():
-                    self._hear(event)
-                    if isinstance(event, EpochDone):
-                        refuse_divergence(event.rows, job.run.optimizer.lr)
-            except Stopped as stopped:
-                raise self._told(stopped) from None
+            step = self._step()
+            self._follow(MethodWorker(step, start=self.start, decide=self._decide, save=self._save, stop=self.stop))
         return Link()
 
     def _step(self) -> MethodStep:

@@ -66,7 +66,7 @@ class PipelineStep(MethodStep):
     """The stages of node `number`. The process group stands."""
 
     def __init__(self, model: StreamModel, node: StreamNode, feed: Feed, division: Pipelined, number: int) -> None:
-        super().__init__(node, feed, division.order())
+        super().__init__(node, number, feed, division.order())
         run = model.run
         assert run.method
         self._parts, self._rows = run.microbatches, -(-run.batch_size // run.microbatches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerline.baselines.action_lists import action_lists
 from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
-from layerline.runtime.stream.planning import costs_of
+from layerline.runtime.stream.planning import costs_of, given
 from layerline.schedules.costs import Machine
 from layerline.schedules.division import Division
 from layerline.schedules.methods import LOOPS, stages_of
@@ -30,6 +30,10 @@ def division_of(model: StreamModel) -> Division:
         )
     costs = costs_of(model, Machine())
     weighed = [costs.of_step(model.reach, block, run.microbatches) for block in range(blocks)]
-    owned = deal_blocks(weighed, stages, run.speeds * (stages // run.nodes))
+    owned = (
+        deal_blocks(weighed, stages, run.speeds * (stages // run.nodes))
+        if run.owns is None
+        else given(run.owns, blocks, stages)
+    )
     orders = action_lists(run.method, run.nodes, run.microbatches)
     return Pipelined(name=run.method, stages=owned, orders=orders, microbatches=run.microbatches)

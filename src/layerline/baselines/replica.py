@@ -31,9 +31,9 @@ class ReplicaStep(MethodStep):
     """The copy of node `number`. The process group stands."""
 
     def __init__(self, model: StreamModel, node: StreamNode, feed: Feed, division: Replicated, number: int) -> None:
-        super().__init__(node, feed, division.order())
+        super().__init__(node, number, feed, division.order())
         run = model.run
-        self._number, self._nodes, self._each = number, run.nodes, run.microbatches
+        self._nodes, self._each = run.nodes, run.microbatches
         self._rows = -(-run.batch_size // run.parts)
         self._loss = Loss(node, model.reach.blocks - 1, run.smoothing)
         self._loss.factor = float(run.nodes)
@@ -46,7 +46,7 @@ class ReplicaStep(MethodStep):
             parameter.register_post_accumulate_grad_hook(self._noted)
 
     def _learn(self, step: int) -> None:
-        feed, first = self.feed, self._number * self._each
+        feed, first = self.feed, self.number * self._each
         self._loss.total = sum(len(part) for part in feed.parts(step))
         for m in range(self._each):
             part, last = first + m, m + 1 == self._each
@@ -55,21 +55,22 @@ class ReplicaStep(MethodStep):
             if not there:
                 labels = torch.full_like(labels, -1)
             with nullcontext() if last else self._copy.no_sync(), torch.enable_grad():  # type: ignore[operator]
-                with self.busy(Mark(Action.FORWARD, self._number, m)):
+                with self.busy(Mark(Action.FORWARD, self.number, m)):
                     scores = self._copy(padded([x], self._rows, 1), torch.tensor([[step, part]]))
                     loss = self._loss(scores, padded([labels], self._rows, 1, -1))
+                self.doing.begins(self.number, Action.BACKWARD)
                 begin = self._latest = time.perf_counter()
                 loss.backward()
-                self.note(Mark(Action.BACKWARD, self._number, m), begin, self._latest)
+                self.note(Mark(Action.BACKWARD, self.number, m), begin, self._latest)
         self.sent += self._ring
 
     def _updates(self) -> Iterator[tuple[Mark, Sequence[int]]]:
-        yield Mark(Action.UPDATE, self._number), self.node.blocks
+        yield Mark(Action.UPDATE, self.number), self.node.blocks
 
     def gather(self) -> bool:
         for tensor in self.node.sums():
             dist.all_reduce(tensor)
-        return self._number == 0
+        return self.number == 0
 
     def _noted(self, parameter: Tensor) -> None:
         """A gradient is there: what comes after the last one is waiting for the others."""

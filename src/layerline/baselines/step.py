@@ -11,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.recording import recorded_steps
@@ -19,15 +20,18 @@ from layerline.schedules.stream import Mark
 
 
 class MethodStep(ABC):
-    """One node's share of every minibatch; gradients add up in the node's stages."""
+    """The share of node `number` of every minibatch; gradients add up in the node's stages."""
 
-    def __init__(self, node: StreamNode, feed: Feed, rows: Sequence[Mark]) -> None:
-        self.node, self.feed = node, feed
+    def __init__(self, node: StreamNode, number: int, feed: Feed, rows: Sequence[Mark]) -> None:
+        self.node, self.number, self.feed = node, number, feed
         self._numbers = {mark: number for number, mark in enumerate(rows)}
         self._recorded = frozenset(recorded_steps(feed.steps, len(rows)))
         self._step = 0
         self.sent = 0
         """Bytes that this process has sent to others."""
+        self.done = 0
+        """Steps."""
+        self.doing = Doing({number: node}, lambda _: self.done)
         for stage in node.stages.values():
             stage.learn_by_backward()
 
@@ -44,6 +48,7 @@ class MethodStep(ABC):
             with self.busy(mark):
                 for block in blocks:
                     self.node.update(block, step)
+        self.done = step + 1
 
     @abstractmethod
     def _learn(self, step: int) -> None:
@@ -60,6 +65,7 @@ class MethodStep(ABC):
     @contextmanager
     def busy(self, mark: Mark) -> Iterator[None]:
         """Note the time inside as that of a row."""
+        self.doing.begins(self.number, mark.action)
         begin = time.perf_counter()
         yield
         self.note(mark, begin, time.perf_counter())
@@ -68,6 +74,7 @@ class MethodStep(ABC):
         """When a row of the present step began and ended, by `perf_counter`."""
         number, noted = self._numbers[mark], self.node.noted
         noted.busy[number] = noted.busy.get(number, 0.0) + end - begin
+        self.doing.ends(self.number)
         if self._step in self._recorded:
             later = time.time() - time.perf_counter()
             noted.recording.rows.append((noted.recording.sitting, self._step, number, begin + later, end + later))

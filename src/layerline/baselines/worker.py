@@ -21,12 +21,13 @@ from layerline.runtime.stream.worker import GO_ON, SAVE, Decide, Save
 
 
 class MethodWorker:
-    """Node `number`, from step `start` on. `decide` is asked on the first node only."""
+    """One node, from step `start` on. `decide` is asked on the first node only."""
 
-    def __init__(self, method: MethodStep, number: int, *, start: int, decide: Decide, save: Save, stop: Stop) -> None:
-        self.method, self.number, self.start = method, number, start
+    def __init__(self, method: MethodStep, *, start: int, decide: Decide, save: Save, stop: Stop) -> None:
+        self.method, self.number, self.start, self.doing = method, method.number, start, method.doing
         self._decide, self._save = decide, save
-        self._patience = Patience(stop, lead=min(number, 1))  # the first has begun the next step, at most
+        method.done = start
+        self._patience = Patience(stop, lead=min(self.number, 1))  # the first has begun the next step, at most
 
     def work(self) -> Generator[Event]:
         """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of this node.

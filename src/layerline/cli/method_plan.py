@@ -12,7 +12,7 @@ from layerline.errors import UsageError
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.planning import stream_of
 from layerline.schedules.division import simulate_method
-from layerline.schedules.methods import Method
+from layerline.schedules.methods import Method, owns_stages
 from layerline.schedules.stream_compare import by_reach, way_of
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.way import Way
@@ -48,6 +48,6 @@ def _others(run: StreamRun) -> Iterator[StreamRun]:
         if method in ("plain", run.method) or not each or (method == "ddp" and run.speeds):
             continue
         try:
-            yield run.replace(method=method, microbatches=each)
+            yield run.replace(method=method, microbatches=each, owns=run.owns if owns_stages(method) else None)
         except UsageError:
             continue

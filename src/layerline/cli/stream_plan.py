@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from layerline.blocks.cut import CutAt
+from layerline.cli.dealt_stream import dealt_otherwise
 from layerline.cli.flags import settings_of
 from layerline.cli.output import note, print_json
 from layerline.cli.resolve import resolve
@@ -54,6 +55,9 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     steps = run.epochs * -(-examples // run.batch_size)
     planned = _planned(model, costed(model), min(steps, run.max_steps or steps), arguments)
     ways: list[Way] = []
+    said = dealt_otherwise(planned, model) if arguments.measure else None
+    if said:
+        note(f"note: {said}")
     if not isinstance(planned.stream, Stream):
         from layerline.cli.method_plan import beside  # here: PyTorch's pipelines take seconds to import
 

@@ -21,6 +21,7 @@ from layerline.reporting.closing import closing
 from layerline.reporting.console import Display
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.nodes import NodesDisplay
+from layerline.reporting.stream_nodes import StreamDisplay
 from layerline.reporting.tensorboard import require_tensorboard
 from layerline.run import Run
 from layerline.runs import AnyRun
@@ -116,8 +117,7 @@ def carry_out(training: Callable[[Listener, Stop], Result], run: AnyRun, argumen
     """Train under the display, stopping on signals, and print the result. Commands to run next name the data folder."""
     data_dir: str | None = arguments.data_dir
     try:
-        shown = NodesDisplay if run.is_planned and isinstance(run, Run) else Display
-        with on_signals() as stop, shown(quiet=arguments.quiet) as display:
+        with on_signals() as stop, _display(run, quiet=arguments.quiet) as display:
             result = training(display, stop)
     except Stopped as stopped:
         if data_dir and stopped.hint:
@@ -130,3 +130,10 @@ def carry_out(training: Callable[[Listener, Stop], Result], run: AnyRun, argumen
         print_json(result.values)
     elif not arguments.quiet:
         closing(result.values, console=Console(), data_dir=data_dir)
+
+
+def _display(run: AnyRun, *, quiet: bool) -> Display | NodesDisplay:
+    """What shows a run."""
+    if not run.is_planned:
+        return Display(quiet=quiet)
+    return (NodesDisplay if isinstance(run, Run) else StreamDisplay)(quiet=quiet)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -114,17 +115,26 @@ class Display:
         progress = Table.grid(padding=(0, 2), expand=True)
         for ratio in (None, 1, None, None):
             progress.add_column(ratio=ratio, no_wrap=True)
-        bar = ProgressBar(total=max(1, self._started.total), completed=self._done)
-        progress.add_row(self._where(), bar, f"{self._done:,}/{self._started.total:,}", self._left())
-        parts: list[RenderableType] = [progress]
+        done, total = self._so_far(), self._started.total
+        bar = ProgressBar(total=max(1, total), completed=done)
+        progress.add_row(self._where(), bar, f"{done:,}/{total:,}", self._left())
+        parts: list[RenderableType] = [progress, *self._below()]
         if self._look:
             parts.append(Text(looked(self._look), style="bold"))
         if self._rows:
             parts.append(_table(list(self._rows.values())))
         return Group(*parts)
 
+    def _below(self) -> Sequence[RenderableType]:
+        """What stands under the line of the epoch."""
+        return ()
+
     def _where(self) -> str:
         return f"epoch {self._epoch}/{self._started.epochs}" + (f" · {self._what}" if self._what else "")
+
+    def _so_far(self) -> int:
+        """Minibatches that are done."""
+        return self._done
 
     def _left(self) -> str:
         """Time left, should it go on like this."""

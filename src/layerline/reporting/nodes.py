@@ -35,9 +35,9 @@ from layerline.reporting.console import block_numbers, clock, heading, looked
 from layerline.reporting.trace import slot_name
 from layerline.schedules.plan import Action
 
-_SECONDS_BETWEEN = 0.4
-_SHARE = 0.02  # of the time may go into looking and drawing
-_MOST_LINES = 24
+SECONDS_BETWEEN = 0.4
+SHARE = 0.02  # of the time may go into looking and drawing
+MOST_LINES = 24
 _VERBS = {Action.TRAIN: "trains", Action.FORWARD: "forwards through", Action.NEGATIVES: "ranks"}
 
 
@@ -93,7 +93,7 @@ class NodesDisplay:
             if over or view.finished:
                 return
             spent = time.monotonic() - begin
-            over = self._over.wait(max(_SECONDS_BETWEEN, spent / _SHARE))
+            over = self._over.wait(max(SECONDS_BETWEEN, spent / SHARE))
 
     def _say_chapter(self, view: View) -> None:
         line = view.chapter_line()
@@ -154,10 +154,10 @@ class View:
         lines = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("node", "", "busy", "latest"):
             lines.add_column(name, justify="right" if name == "busy" else "left", no_wrap=True, min_width=len(name))
-        for node in range(plan.nodes)[:_MOST_LINES]:
+        for node in range(plan.nodes)[:MOST_LINES]:
             lines.add_row(*self._line(node))
-        if plan.nodes > _MOST_LINES:
-            lines.add_row("…", f"and {plan.nodes - _MOST_LINES} more")
+        if plan.nodes > MOST_LINES:
+            lines.add_row("…", f"and {plan.nodes - MOST_LINES} more")
         return Group(whole, lines)
 
     def _line(self, node: int) -> tuple[RenderableType, ...]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,15 @@ from layerline.schedules.plan import Action
 
 SECONDS_BETWEEN = 0.5
 Facts = dict[str, dict[str, object]]
+About = TypeVar("About", covariant=True)
+"""What is known of a node."""
+
+
+class Looked(Protocol[About]):
+    """Knows what the nodes of this process are about."""
+
+    def look(self) -> Mapping[int, About]:
+        """Of each node here; may be called by any thread."""
 
 
 class Standings:
@@ -99,24 +109,27 @@ class Standings:
         return all(standing.row == len(self._plan) for standing in self._here.values())
 
 
-def looking(here: Standings, board: Board, ranks: int) -> Callable[[], Mapping[int, Standing]]:
+def looking(
+    here: Looked[About], board: Board, ranks: int, read: Callable[[dict[str, Any]], About]
+) -> Callable[[], Mapping[int, About]]:
     """What all nodes are about, for rank 0: those here, and what the others left on a board not used elsewhere.
 
-    Where the store is gone, what was known last.
+    `read`: of a fact about a node. Where the store is gone, what was known last.
     """
-    known: dict[int, Standing] = {}
+    known: dict[int, About] = {}
 
-    def look() -> Mapping[int, Standing]:
+    def look() -> Mapping[int, About]:
         with suppress(PeerLost):
             for rank in range(1, ranks):
                 facts = board.look(f"standing {rank}")
-                known.update({int(node): _standing(fact) for node, fact in (facts or {}).items()})
+                known.update({int(node): read(fact) for node, fact in (facts or {}).items()})
         known.update(here.look())
         return dict(known)
 
     return look
 
 
-def _standing(fact: dict[str, object]) -> Standing:
+def standing_of(fact: dict[str, Any]) -> Standing:
+    """What `Standings` posted of a node."""
     latest = fact["latest"]
-    return Standing(**fact | {"latest": Row(**latest) if isinstance(latest, dict) else None})  # type: ignore[arg-type]
+    return Standing(**fact | {"latest": Row(**latest) if latest else None})

@@ -27,7 +27,7 @@ from layerline.runtime.members import LONGEST_SECONDS, Board, Membership, join_s
 from layerline.runtime.model import Model
 from layerline.runtime.pipeline import Measured, Others, Pipeline
 from layerline.runtime.post import Post, links
-from layerline.runtime.standing import Standings, looking
+from layerline.runtime.standing import Standings, looking, standing_of
 from layerline.runtime.stop import Stop
 from layerline.schedules.costs import Costs
 from layerline.schedules.plan import Action, Plan
@@ -75,7 +75,7 @@ class Together:
             standings = Standings(pipeline, partial(self.board.post, f"standing {self.member.rank}"))
             heard(started(pipeline, before, str(self.folder)))
             if self.member.rank == 0:
-                look = looking(standings, self.board.for_another_thread(), self.member.world)
+                look = looking(standings, self.board.for_another_thread(), self.member.world, standing_of)
                 heard(PlanStarts(self.plan, forecast.before(), look))
             hear = self._posting(pipeline, both(standings.hear, heard))
             pipeline.work(hear, stop, post, sitting=sitting, others=others)

@@ -61,12 +61,12 @@ def deal_stages(cost: Floats, speeds: Sequence[float]) -> list[range]:
     return groups[::-1]
 
 
-def given_stages(owns: Sequence[int], stages: int, nodes: int) -> list[range]:
-    """The stages of each node, as somebody wants them. UsageError where every stage is not owned once."""
+def given_stages(owns: Sequence[int], stages: int, nodes: int, what: str = "stages") -> list[range]:
+    """The stages (`what`) of each node, as somebody wants them. UsageError where every stage is not owned once."""
     if len(owns) != nodes or min(owns, default=0) < 1 or sum(owns) != stages:
         example = [stages // nodes + (node < stages % nodes) for node in range(nodes)]
         raise UsageError(
-            f"--owns {','.join(map(str, owns))} does not deal {stages} stages to {nodes} node{'s' * (nodes != 1)}",
+            f"--owns {','.join(map(str, owns))} does not deal {stages} {what} to {nodes} node{'s' * (nodes != 1)}",
             hint=f"say how many each owns, 1 at least, like --owns {','.join(map(str, example))}",
         )
     ends = list(accumulate(owns, initial=0))

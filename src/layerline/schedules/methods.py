@@ -28,6 +28,11 @@ def stages_of(method: Method, nodes: int) -> int:
     return nodes * LOOPS if method == "interleaved-1f1b" else nodes
 
 
+def owns_stages(method: Method) -> bool:
+    """Whether every node has one stage: blocks in a row."""
+    return method not in ("plain", "ddp") and stages_of(method, 1) == 1
+
+
 def refuse_shape(method: Method, nodes: int, microbatches: int) -> None:
     """UsageError for nodes or microbatches that the method cannot use."""
     if method == "plain":

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from layerline import api
 from layerline.data.digits import load_digits
 from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageError
-from layerline.events import EpochDone, Event, Started
+from layerline.events import EpochDone, Event, Started, StreamStarts
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
@@ -159,6 +159,16 @@ def test_a_window_that_nothing_looks_through_is_refused() -> None:
         run_of(window=5, timing={"kind": "async"})
     with pytest.raises(UsageError, match="window: input should be less than or equal to 1024"):  # the plan is as long
         run_of(window=100_000_000)
+
+
+@pytest.mark.parametrize("owns", [(1, 2), (2, 1)])
+def test_nodes_own_what_the_run_says(owns: tuple[int, ...]) -> None:
+    run = run_of(nodes=2, owns=owns, reach=2, max_steps=5)
+    heard: list[Event] = []
+    trained = api.train(run, listener=heard.append)
+    assert trained.values["weights_sha256"] == alone(run.replace(owns=None)).values["weights_sha256"]
+    (started,) = [event for event in heard if isinstance(event, StreamStarts)]
+    assert tuple(map(len, started.blocks)) == owns
 
 
 def test_bf16_and_a_minibatch_of_fewer_parts() -> None:

@@ -34,11 +34,13 @@ import torch
 from layerline.errors import LayerlineError, PeerLost, Stopped
 from layerline.events import EpochDone, Event, Minibatch
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.free_node import FreeNode, FreeStep
 from layerline.runtime.stream.free_recording import FreeRecording
 from layerline.runtime.stream.landing import Landing
 from layerline.runtime.stream.wire import packed_parcel
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link
+from layerline.schedules.plan import Action
 from layerline.transport.base import Transport
 from layerline.transport.message import Key
 
@@ -83,6 +85,7 @@ class FreeWorker:
     ) -> None:
         self.nodes, self.transport = nodes, transport
         self.link = Link()
+        self.doing = Doing(nodes, lambda number: nodes[number].learned)
         self._cut, self._factors, self._patience = cut, factors, _PATIENCE + count * delay
         self._decide, self._save, self._stop = decide, save, stop
         self._last = count - 1
@@ -140,6 +143,8 @@ class FreeWorker:
             block = blocks[(self._turn[number] - blocks[0] + each) % len(blocks)]
             if not node.needed(block, self._above[number]):
                 continue
+            learns = node.made[block] < node.feed.steps
+            self.doing.begins(number, Action.TRAIN if learns else Action.FORWARD, block)
             began = time.monotonic()
             step = node.work(block)
             if step is not None:
@@ -147,6 +152,10 @@ class FreeWorker:
                 self._running[number] = _Running(step, began, began + spent * self._factors[block])
                 self._turn[number] = block + 1
                 return True
+        if number and self._needs(number):
+            self.doing.waits(number, number - 1)
+        else:
+            self.doing.ends(number)
         return False
 
     def _finish(self, number: int, running: _Running) -> Generator[Event]:
@@ -156,6 +165,7 @@ class FreeWorker:
         busy = node.noted.busy
         seconds = running.until - running.began
         busy[step.block] = busy.get(step.block, 0.0) + seconds
+        self.doing.ends(number)
         FreeRecording(node.noted.recording).add(step.block, step.number, step.begin, step.begin + seconds)
         if parcel is not None:
             key = Key(step.number, PARCEL, step.block, step.number)

@@ -1,12 +1,13 @@
 """From a StreamRun and its network to the plan: the sizes of its blocks in numbers, and who has which.
 
-Blocks are dealt out by the cost formula for an assumed machine, never by what was measured, so every process of a run
-makes the same plan, and so does whoever resumes it.
+Blocks are dealt out as the run says, else by the cost formula for an assumed machine, never by what was measured, so
+every process of a run makes the same plan, and so does whoever resumes it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from layerline.blocks.cost import layer_costs
 from layerline.runtime.stream.model import StreamModel
 from layerline.schedules.costs import ON_THE_WIRE, Machine, World
+from layerline.schedules.deal import given_stages
 from layerline.schedules.stream import Stream, deal_blocks
 from layerline.schedules.stream_costs import BlockSize, StreamCosts, estimate_stream
 from layerline.stream_run import StreamRun
@@ -58,10 +60,21 @@ def costs_of(model: StreamModel, machine: Machine) -> StreamCosts:
 
 def stream_of(model: StreamModel) -> Stream:
     """Who has which blocks. UsageError for more nodes than blocks."""
-    run, reach, costs = model.run, model.reach, costs_of(model, Machine())
-    weighed = [costs.of_step(reach, block, run.microbatches) for block in range(reach.blocks)]
-    owned = deal_blocks(weighed, run.nodes, run.speeds)
+    run, reach = model.run, model.reach
+    owned = dealt(model, costs_of(model, Machine())) if run.owns is None else given(run.owns, reach.blocks, run.nodes)
     return Stream(reach=reach, owned=owned, microbatches=run.microbatches, window=run.window, follows=model.follows)
+
+
+def dealt(model: StreamModel, costs: StreamCosts) -> tuple[range, ...]:
+    """The blocks of each node, by these costs. UsageError for more nodes than blocks."""
+    run, reach = model.run, model.reach
+    weighed = [costs.of_step(reach, block, run.microbatches) for block in range(reach.blocks)]
+    return deal_blocks(weighed, run.nodes, run.speeds)
+
+
+def given(owns: Sequence[int], blocks: int, nodes: int) -> tuple[range, ...]:
+    """The blocks of each node, as somebody wants them. UsageError where every block is not owned once."""
+    return tuple(given_stages(owns, blocks, nodes, "blocks"))
 
 
 def world_of(run: StreamRun, bandwidth: float, latency: float, speeds: tuple[float, ...] = ()) -> World:

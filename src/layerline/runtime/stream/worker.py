@@ -26,6 +26,7 @@ import torch
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
 from layerline.runtime.stop import Stop
+from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.patience import Patience
@@ -91,6 +92,8 @@ class StreamWorker:
         self._began = time.monotonic()
         self._before = {number: (node.noted.seconds, node.noted.bytes) for number, node in nodes.items()}
         self.link = Link()
+        self._step = start
+        self.doing = Doing(nodes, lambda node: self._step)
 
     def work(self) -> Generator[Event]:
         """To the end. Yields after every step; the last of an epoch yields `EpochDone` with the rows of its nodes.
@@ -104,6 +107,7 @@ class StreamWorker:
             rows = self._ended(step) if self.feed.ends_epoch(step) else None
             mark = max(self._marks.values())
             self._note(step, saving=mark != GO_ON or step + 1 == self.feed.steps)
+            self._step = step + 1
             epoch = self.feed.place(step)[0] + 1
             yield Minibatch(epoch, "all blocks") if rows is None else EpochDone(epoch, rows)
             if mark > SAVE:
@@ -122,6 +126,7 @@ class StreamWorker:
                 self._pass_leave(row, step)  # the last minibatch of an epoch may be too small for all
                 continue
             value = self._input(row, step)  # 1
+            self.doing.begins(node_of(row), row.step.action, row.step.stage)
             begin = time.perf_counter()
             result = self._carry_out(row, step, value)  # 2
             if row.kept and result is not None:
@@ -129,6 +134,7 @@ class StreamWorker:
             self._send(row, step, result)  # 3
             seconds, noted = time.perf_counter() - begin, self.nodes[node_of(row)].noted
             noted.busy[row.number] = noted.busy.get(row.number, 0.0) + seconds
+            self.doing.ends(node_of(row))
             if step in self._recorded:
                 now = time.time()  # which may be set while a row is carried out
                 noted.recording.rows.append((noted.recording.sitting, step, row.number, now - seconds, now))
@@ -220,6 +226,7 @@ class StreamWorker:
 
     def _receive(self, source: Source, node: int, step: int) -> Parcel:
         assert source.node is not None
+        self.doing.waits(node, source.node)
         return self.transport.at(node).receive(self._key(source.row, source.carries, step), source.node)
 
     def _key(self, row: int, carries: Carries, step: int) -> Key:
