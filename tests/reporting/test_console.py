@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from layerline.api import train
 from layerline.events import EpochDone, Evaluated, Minibatch, Row, Saved, Started
 from layerline.reporting.closing import closing
 from layerline.reporting.console import Display, clock
+from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
 from reporting.tiny import tiny_data, tiny_run
 
 ROWS = [Row(3, "1", 0.123456, 0.981, 1.5, 0.25), Row(3, "head", 0.5, 0.9)]
@@ -26,11 +26,6 @@ VALUES: dict[str, Any] = {
     "device": "cpu",
     "run_dir": "runs/digits/my run",
 }
-
-
-def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
-    text = io.StringIO()
-    return Console(file=text, force_terminal=terminal, width=90, legacy_windows=False, _environ={}), text
 
 
 def test_elsewhere_than_on_a_terminal_every_epoch_is_one_plain_line() -> None:
@@ -87,24 +82,13 @@ def test_a_resumed_run_starts_from_what_was_done() -> None:
 
 
 def test_an_error_gives_the_terminal_back() -> None:
-    where, text = console(terminal=True)
-
-    def interrupted() -> None:
-        with Display(console=where) as display:
-            display(STARTED)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert text.getvalue().endswith("\x1b[?25h")
+    gives_the_terminal_back(Display, STARTED)
 
 
 def test_quiet_shows_nothing() -> None:
-    where, text = console(terminal=True)
-    with Display(console=where, quiet=True) as display:
-        for event in (STARTED, Minibatch(1, "block 1"), EpochDone(3, ROWS), Evaluated(3, "test", 0.5, 1.0)):
-            display(event)
-    assert text.getvalue() == ""
+    shows_nothing_when_quiet(
+        Display, STARTED, Minibatch(1, "block 1"), EpochDone(3, ROWS), Evaluated(3, "test", 0.5, 1.0)
+    )
 
 
 def test_a_minibatch_costs_microseconds() -> None:

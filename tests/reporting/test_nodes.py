@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import layerline
 from layerline.api import train
@@ -25,6 +23,7 @@ from layerline.schedules.costs import World, even
 from layerline.schedules.plan import Action
 from layerline.schedules.simulate import simulate
 from layerline.schedules.work import Work
+from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
 from reporting.tiny import tiny_data, tiny_run
 
 WORK = Work(blocks=2, chapters=4, nodes=2)
@@ -44,11 +43,6 @@ def starts(*looks: dict[int, Standing]) -> PlanStarts:
     """A run that stands so, look after look; the last one stays."""
     left = list(looks)
     return PlanStarts(PLAN, FOUND, lambda: left.pop(0) if len(left) > 1 else left[0])
-
-
-def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
-    text = io.StringIO()
-    return Console(file=text, force_terminal=terminal, width=100, legacy_windows=False, _environ={}), text
 
 
 def lines(*looks: dict[int, Standing]) -> list[str]:
@@ -97,7 +91,10 @@ def test_nodes_of_one_process_take_turns() -> None:
 def test_many_nodes_are_cut_short() -> None:
     work = Work(blocks=30, chapters=30, nodes=30)
     plan = AllLayers().plan(work)
-    view, (where, text) = View(PlanStarts(plan, simulate(plan, even(work), World()), dict)), console(terminal=False)
+    view, (where, text) = (
+        View(PlanStarts(plan, simulate(plan, even(work), World()), dict)),
+        console(terminal=False),
+    )
     view.update({})
     where.print(view.picture())
     assert "and 6 more" in text.getvalue()
@@ -140,25 +137,11 @@ def test_elsewhere_a_line_a_chapter() -> None:
 
 
 def test_quiet_shows_nothing() -> None:
-    where, text = console(terminal=True)
-    with NodesDisplay(console=where, quiet=True) as display:
-        for event in (STARTED, starts({}), Noted("!")):
-            display(event)
-    assert text.getvalue() == ""
+    shows_nothing_when_quiet(NodesDisplay, STARTED, starts({}), Noted("!"))
 
 
 def test_an_error_gives_the_terminal_back() -> None:
-    where, text = console(terminal=True)
-
-    def interrupted() -> None:
-        with NodesDisplay(console=where) as display:
-            display(STARTED)
-            display(starts({0: begun(0), 1: begun(1)}))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert text.getvalue().endswith("\x1b[?25h")
+    gives_the_terminal_back(NodesDisplay, STARTED, starts({0: begun(0), 1: begun(1)}))
 
 
 @pytest.mark.parametrize("schedule", ["all-layers", "single-layer"])

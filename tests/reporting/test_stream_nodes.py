@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -10,33 +9,21 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 import layerline
 from layerline import api
 from layerline.events import EpochDone, Evaluated, Event, Minibatch, NodeStanding, Row, Started, StreamStarts
 from layerline.reporting.stream_nodes import StreamDisplay, StreamView, ranges
 from layerline.schedules.plan import Action
-from layerline.stream_run import StreamRun
+from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
+from runtime.stream.test_stream_nodes import run_of
 
 STARTED = Started("dgl", "runs/dgl/x", 0, 40, 4, [])
 BLOCKS = [(0, 1), (2,)]
-RUN: dict[str, Any] = {
-    "kind": "stream",
-    "dataset": "digits",
-    "network": {"kind": "conv", "widths": [4, 6, 6], "classifier": "linear"},
-    "epochs": 2,
-    "batch_size": 200,
-    "precision": "32-true",
-    "threads": 1,
-    "device": "cpu",
-    "nodes": 2,
-}
 
 
 def at(done: int, action: Action | None = None, block: int | None = None, waits: int | None = None) -> NodeStanding:
@@ -48,11 +35,6 @@ def starts(*looks: dict[int, NodeStanding], freely: bool = False, in_turns: bool
     left = list(looks)
     steps = [40 * len(blocks) if freely else 40 for blocks in BLOCKS]
     return StreamStarts(BLOCKS, steps, freely, in_turns, lambda: left.pop(0) if len(left) > 1 else left[0])
-
-
-def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
-    text = io.StringIO()
-    return Console(file=text, force_terminal=terminal, width=90, legacy_windows=False, _environ={}), text
 
 
 def lines(start: StreamStarts) -> list[str]:
@@ -160,31 +142,17 @@ def test_elsewhere_nothing_changes() -> None:
 
 
 def test_quiet_shows_nothing() -> None:
-    where, text = console(terminal=True)
-    with StreamDisplay(console=where, quiet=True) as display:
-        for event in (STARTED, starts({0: at(6)}), EpochDone(1, [Row(1, "3", 0.5, 0.981)])):
-            display(event)
-    assert text.getvalue() == ""
+    shows_nothing_when_quiet(StreamDisplay, STARTED, starts({0: at(6)}), EpochDone(1, [Row(1, "3", 0.5, 0.981)]))
 
 
 def test_an_error_gives_the_terminal_back() -> None:
-    where, text = console(terminal=True)
-
-    def interrupted() -> None:
-        with StreamDisplay(console=where) as display:
-            display(STARTED)
-            display(starts({0: at(6), 1: at(4)}))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert text.getvalue().endswith("\x1b[?25h")
+    gives_the_terminal_back(StreamDisplay, STARTED, starts({0: at(6), 1: at(4)}))
 
 
 @pytest.mark.parametrize("free", [False, True])
 def test_what_a_real_stream_tells(free: bool) -> None:
     """In one process: how far, and how busy, is known at every step."""
-    run = StreamRun.from_dict(RUN | ({"timing": {"kind": "async"}} if free else {}))
+    run = run_of(nodes=2, **({"timing": {"kind": "async"}} if free else {}))
     heard: list[StreamStarts] = []
     seen: list[dict[int, NodeStanding]] = []
 
@@ -214,7 +182,7 @@ def test_what_a_real_stream_tells(free: bool) -> None:
 def test_two_processes_in_a_pseudo_terminal(tmp_path: Path) -> None:
     """Rank 0 draws both nodes, with what the other process lets it know."""
     file, folder = tmp_path / "run.toml", tmp_path / "run"
-    file.write_text(StreamRun.from_dict(RUN | {"epochs": 8}).to_toml(), encoding="utf-8")
+    file.write_text(run_of(nodes=2, epochs=8).to_toml(), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(Path(layerline.__file__).parents[1]), "COLUMNS": "90"}
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "layerline", "train", str(file), "--out-dir", str(folder)]
