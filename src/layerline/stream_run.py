@@ -159,8 +159,8 @@ class StreamRun(BaseRun):
 
     @property
     def facts(self) -> dict[str, Any]:
-        method = {"method": self.method} if self.method else {}
-        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind, **method}
+        more = {name: value for name in ("method", "max_steps") if (value := getattr(self, name)) is not None}
+        return {"reach": self.reach, "microbatches": self.microbatches, "timing": self.timing.kind, **more}
 
     @property
     def cuts_by_time(self) -> bool:

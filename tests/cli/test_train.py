@@ -63,6 +63,7 @@ def test_stream_presets_take_another_data_set(layerline: Layerline, images: Path
     values = json.loads(answer.out)
     assert values.keys() >= _PROMISED - {"chapters"} | {"reach", "microbatches"}
     assert values["test_accuracy"] == values["readouts"]["last"]
+    assert values["max_steps"] == 2, "or it would read like a training of all its epochs"
 
 
 @pytest.mark.parametrize("name", [p.name for p in PRESETS if "shakespeare" in p.name])

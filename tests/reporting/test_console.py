@@ -147,6 +147,13 @@ def test_the_last_words_name_the_data_folder_that_was_named() -> None:
     assert "layerline evaluate 'runs/digits/my run' --data-dir 'my data'" in text.getvalue()
 
 
+def test_the_last_words_on_a_run_that_was_cut_short() -> None:
+    """It once said that two minibatches were fifteen epochs."""
+    where, text = console(terminal=False)
+    closing(VALUES | {"epochs": 15, "max_steps": 2}, console=where)
+    assert "15 epochs, at most 2 minibatches, " in text.getvalue()
+
+
 def test_the_last_words_on_a_validation_run_and_on_none() -> None:
     where, text = console(terminal=False)
     closing(VALUES | {"validation_accuracy": 0.98765}, console=where)

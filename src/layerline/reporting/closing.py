@@ -27,7 +27,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
-    facts.add_row("training", _duration(values["train_seconds"]), f"{_epochs(values['epochs'])}, {values['device']}")
+    facts.add_row("training", _duration(values["train_seconds"]), f"{_length(values)}, {values['device']}")
     for name, said, more in _over_nodes(values):
         facts.add_row(name, said, more)
     console.print(Text())
@@ -132,8 +132,11 @@ def _beside(lines: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' * (count != 1)}"
+def _length(values: dict[str, Any]) -> str:
+    """`15 epochs`, which `--max-steps` may have cut short."""
+    epochs, most = values["epochs"], values.get("max_steps")
+    cut = f", at most {most:,} minibatch{'es' * (most > 1)}" if most else ""
+    return f"{epochs} epoch{'s' * (epochs != 1)}{cut}"
 
 
 def _duration(seconds: float) -> str:
