@@ -209,29 +209,25 @@ def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:
     if isinstance(data, TextSet):
         return TokenEncoder(data.context, data.num_classes)
     mean, std = data.statistics(run.standardise)
-    return Encoder(
-        images=data.is_image,
-        shape=data.shape,
-        classes=data.num_classes,
-        mean=mean,
-        std=std,
-        normaliser=NoNorm(),
-        labels=None,
-        flat=False,
-        dtype=torch.float32,
-    )
+    return _of_examples(data.is_image, data.shape, data.num_classes, mean, std)
 
 
 def encoder_of(run: StreamRun, shape: tuple[int, ...], classes: int) -> Encoder | TokenEncoder:
     """What makes inputs of examples [*shape], of a text of windows (T,), whose statistics nobody has looked at."""
     if run.reads_text:
         return TokenEncoder(shape[0], classes)
+    return _of_examples(len(shape) == 3, shape, classes, (0.0,), (1.0,))
+
+
+def _of_examples(
+    images: bool, shape: tuple[int, ...], classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Encoder:
     return Encoder(
-        images=len(shape) == 3,
+        images=images,
         shape=shape,
         classes=classes,
-        mean=(0.0,),
-        std=(1.0,),
+        mean=mean,
+        std=std,
         normaliser=NoNorm(),
         labels=None,
         flat=False,
