@@ -72,7 +72,7 @@ def test_a_ring_and_its_table(tmp_path: Path) -> None:
     for line in (run, epochs, equally_sent):
         assert f"{100 * line['accuracy']:.2f} %" in said.getvalue()
     card = (tmp_path / "run/model/README.md").read_text()
-    for name, line in (("this model", run), ("FedAvg, equal epochs", epochs), ("FedAvg, equal bytes", equally_sent)):
+    for name, line in (("this run", run), ("FedAvg, equal epochs", epochs), ("FedAvg, equal bytes", equally_sent)):
         assert f"| {name} | {100 * line['accuracy']:.2f} % | {line['passes']} |" in card
 
 

@@ -10,7 +10,8 @@ from rich.console import RenderableType
 from layerline.api import train
 from layerline.events import EpochDone, Evaluated, Minibatch, Row, Saved, Started
 from layerline.reporting.closing import closing
-from layerline.reporting.console import Display, clock
+from layerline.reporting.console import Display
+from layerline.reporting.times import clock
 from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
 from reporting.tiny import tiny_data, tiny_run
 

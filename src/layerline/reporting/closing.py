@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from layerline.reporting.beside_table import beside_cells
+from layerline.reporting.times import duration
+
 
 def closing(values: dict[str, Any], *, console: Console | None = None, data_dir: str | None = None) -> None:
     """Say them. `values`: the content of result.json.
@@ -27,7 +30,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
-    facts.add_row("training", _duration(values["train_seconds"]), f"{_length(values)}, {values['device']}")
+    facts.add_row("training", duration(values["train_seconds"]), f"{_length(values)}, {values['device']}")
     for name, said, more in _over_nodes(values):
         facts.add_row(name, said, more)
     console.print(Text())
@@ -80,7 +83,7 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         *_each(values, "participant_accuracies", "participants", "the whole model on the examples that each holds"),
         *_traffic(values),
         ("speed-up", f"{values['speedup']:.2f}×", f"{nodes}, {values['utilisation']:.0%} busy{megabytes}"),
-        ("predicted", _duration(predicted), by),
+        ("predicted", duration(predicted), by),
         *([("a step", f"{steps[0]:.3g} ms", f"{steps[1]:.3g} ms predicted")] if len(steps) == 2 else []),
     ]
 
@@ -116,19 +119,13 @@ def _traffic(values: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _beside(lines: list[dict[str, Any]]) -> Table:
-    """A federated run and FedAvg of backprop; bytes are one participant's, through a server that passes blocks on."""
-    names = {"run": "this run", "equal-epochs": "FedAvg, equal epochs", "equal-bytes": "FedAvg, equal bytes"}
-    if {**lines[1], "name": ""} == {**lines[2], "name": ""}:
-        lines, names = lines[:2], names | {"equal-epochs": "FedAvg, equal epochs and bytes"}
+    names, *rows = beside_cells(lines)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("beside FedAvg")
-    for column in ("accuracy", "passes", "chapters", "MB up", "MB down", "training"):
-        table.add_column(column, justify="right")
-    for line in lines:
-        right = "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f} %"
-        megabytes = [f"{line[name] / 1e6:,.2f}" for name in ("bytes_up", "bytes_down")]
-        numbers = [right, str(line["passes"]), str(line["chapters"]), *megabytes, _duration(line["train_seconds"])]
-        table.add_row(names[line["name"]], *numbers)
+    table.add_column(names[0])
+    for name in names[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -137,7 +134,3 @@ def _length(values: dict[str, Any]) -> str:
     epochs, most = values["epochs"], values.get("max_steps")
     cut = f", at most {most:,} minibatch{'es' * (most > 1)}" if most else ""
     return f"{epochs} epoch{'s' * (epochs != 1)}{cut}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layerline.events import EpochDone, Evaluated, Event, Minibatch, Row, Started
+from layerline.reporting.times import clock
 
 _SECONDS_BETWEEN = 1 / 8
 _SHARE = 0.02  # of the time may go into drawing, however slow the terminal is
@@ -143,13 +144,6 @@ class Display:
         if left <= 0:
             return "done"
         return f"{clock(elapsed / new * left)} left" if new and elapsed > 0.5 else "-:-- left"
-
-
-def clock(seconds: float) -> str:
-    """0:41, 12:05 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def heading(event: Started) -> Text:

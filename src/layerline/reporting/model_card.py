@@ -7,6 +7,7 @@ from typing import Any
 
 from layerline.blocks.network import Own
 from layerline.objectives.forward_forward import ForwardForward
+from layerline.reporting.beside_table import beside_cells
 from layerline.run import Run
 from layerline.runs import AnyRun
 from layerline.stream_run import StreamRun
@@ -79,14 +80,9 @@ def _beside(lines: list[dict[str, Any]]) -> list[str]:
     """FedAvg of backprop on the same shards, where it was trained."""
     if not lines:
         return []
-    table = ["", "FedAvg of backprop beside it, on the same shards; bytes of one participant:", ""]
-    table += ["| | accuracy | passes | chapters | MB up | MB down |", "|---|---|---|---|---|---|"]
-    for line in lines:
-        right = "–" if line["accuracy"] is None else f"{100 * line['accuracy']:.2f} %"
-        name = "this model" if line["name"] == "run" else f"FedAvg, {line['name'].replace('-', ' ')}"
-        up, down = (f"{line[key] / 1e6:,.2f}" for key in ("bytes_up", "bytes_down"))
-        table.append(f"| {name} | {right} | {line['passes']} | {line['chapters']} | {up} | {down} |")
-    return table
+    names, *rows = ["| " + " | ".join(row) + " |" for row in beside_cells(lines)]
+    about = "FedAvg of backprop beside it, on the same shards; bytes of one participant:"
+    return ["", about, "", names, "|---" * 7 + "|", *rows]
 
 
 def _use(run_dir: Path, run: AnyRun, own: bool) -> str:

@@ -31,7 +31,8 @@ from rich.table import Table
 from rich.text import Text
 
 from layerline.events import Evaluated, Event, Noted, PlanStarts, Standing, Started
-from layerline.reporting.console import block_numbers, clock, heading, looked
+from layerline.reporting.console import block_numbers, heading, looked
+from layerline.reporting.times import clock
 from layerline.reporting.trace import slot_name
 from layerline.schedules.plan import Action
 

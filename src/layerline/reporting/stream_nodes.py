@@ -27,8 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from layerline.events import Event, NodeStanding, StreamStarts
-from layerline.reporting.console import Display, clock
+from layerline.reporting.console import Display
 from layerline.reporting.nodes import MOST_LINES, SECONDS_BETWEEN, SHARE
+from layerline.reporting.times import clock
 from layerline.schedules.plan import Action
 
 

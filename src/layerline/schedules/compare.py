@@ -63,10 +63,11 @@ def choice(ways: list[Way]) -> str:
         why = f"{best.speedup:.2f}× as fast as one node, as good as the fastest ({fastest.name}), and it sends less"
     said = f"Choose --schedule {best.name}: {why}."
     rival = min((way for way in ways if "backprop" in way.name), key=lambda way: way.seconds)
-    return f"{said[:-1]}; {rival.name} would be {_beside(rival, best)} and send {_times(rival.bytes, best.bytes)}."
+    return f"{said[:-1]}; {rival.name} would be {_how_fast(rival, best)} and send {_times(rival.bytes, best.bytes)}."
 
 
-def _beside(rival: Way, best: Way) -> str:
+def _how_fast(rival: Way, best: Way) -> str:
+    """`1.5× slower`; `as fast` within what makes no difference to the choice."""
     ratio = rival.seconds / best.seconds
     if 1 / _AS_FAST <= ratio <= _AS_FAST:
         return "as fast"
