@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import layerline
 from layerline.events import Event
 from layerline.reporting.console import Display
 from layerline.reporting.nodes import NodesDisplay
@@ -40,3 +48,22 @@ def gives_the_terminal_back(kind: type[Display | NodesDisplay], *events: Event) 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert text.getvalue().endswith("\x1b[?25h")
+
+
+def in_a_pseudo_terminal(words: Sequence[str], columns: int) -> str:
+    """What the command line shows there until it ends well, frame after frame, without its colours."""
+    environment = os.environ | {"PYTHONPATH": str(Path(layerline.__file__).parents[1]), "COLUMNS": str(columns)}
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "layerline", *words]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
+    ) as ran:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # nobody has the other end any more
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert ran.returncode == 0, text
+    return text

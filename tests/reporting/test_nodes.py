@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import layerline
 from layerline.api import train
 from layerline.events import Noted, PlanStarts, Row, Standing, Started
 from layerline.reporting.nodes import NodesDisplay, View
@@ -23,7 +19,7 @@ from layerline.schedules.costs import World, even
 from layerline.schedules.plan import Action
 from layerline.schedules.simulate import simulate
 from layerline.schedules.work import Work
-from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
+from reporting.displays import console, gives_the_terminal_back, in_a_pseudo_terminal, shows_nothing_when_quiet
 from reporting.tiny import tiny_data, tiny_run
 
 WORK = Work(blocks=2, chapters=4, nodes=2)
@@ -158,20 +154,7 @@ def test_a_real_training_in_one_process(schedule: str, tmp_path: Path, capsys: p
 def test_two_processes_in_a_pseudo_terminal(tmp_path: Path) -> None:
     """Rank 0 draws both nodes, with what the other process lets it know."""
     words = "train digits --order chapters --schedule all-layers --nodes 2 --epochs 12 --threads 1"
-    environment = os.environ | {"PYTHONPATH": str(Path(layerline.__file__).parents[1]), "COLUMNS": "80"}
-    ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "layerline", *words.split(), "--out-dir", str(tmp_path / "run")]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
-    ) as ran:
-        os.close(theirs)
-        shown = b""
-        with suppress(OSError):  # nobody has the other end any more
-            while part := os.read(ours, 65536):
-                shown += part
-        os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert ran.returncode == 0, text
+    text = in_a_pseudo_terminal([*words.split(), "--out-dir", str(tmp_path / "run")], columns=80)
     for node in (1, 2):
         assert re.search(rf"^{node} +(trains|forwards through|receives|waits for) .*%", text, re.MULTILINE), text
     assert "2 nodes in 2 processes" in text

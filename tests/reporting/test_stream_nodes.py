@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import layerline
 from layerline import api
 from layerline.events import EpochDone, Evaluated, Event, Minibatch, NodeStanding, Row, Started, StreamStarts
 from layerline.reporting.stream_nodes import StreamDisplay, StreamView, ranges
 from layerline.schedules.plan import Action
-from reporting.displays import console, gives_the_terminal_back, shows_nothing_when_quiet
+from reporting.displays import console, gives_the_terminal_back, in_a_pseudo_terminal, shows_nothing_when_quiet
 from runtime.stream.test_stream_nodes import run_of
 
 STARTED = Started("dgl", "runs/dgl/x", 0, 40, 4, [])
@@ -183,20 +179,7 @@ def test_two_processes_in_a_pseudo_terminal(tmp_path: Path) -> None:
     """Rank 0 draws both nodes, with what the other process lets it know."""
     file, folder = tmp_path / "run.toml", tmp_path / "run"
     file.write_text(run_of(nodes=2, epochs=8).to_toml(), encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(Path(layerline.__file__).parents[1]), "COLUMNS": "90"}
-    ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "layerline", "train", str(file), "--out-dir", str(folder)]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
-    ) as ran:
-        os.close(theirs)
-        shown = b""
-        with suppress(OSError):  # nobody has the other end any more
-            while part := os.read(ours, 65536):
-                shown += part
-        os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert ran.returncode == 0, text
+    text = in_a_pseudo_terminal(["train", str(file), "--out-dir", str(folder)], columns=90)
     assert re.search(r"^1 +1(–2)? +\d+/64 +\d+%", text, re.MULTILINE), text
     assert re.search(r"^2 +(2–)?3 +\d+/64 +\d+%", text, re.MULTILINE), text
     assert "2 nodes in 2 processes" in text
