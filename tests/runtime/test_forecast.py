@@ -108,6 +108,15 @@ def test_measured_before_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("always")
+def test_heads_with_dropout_are_measured(tmp_path: Path) -> None:
+    """Their masks are drawn when an epoch begins. Measuring had no epochs, so every long run of them fell over."""
+    run = small_run(
+        **SETTINGS, objective={"kind": "local-cross-entropy", "dropout": 0.3}, readout={"kind": "last-head"}
+    )
+    assert train(run, data=DATA, out_dir=tmp_path / "run").values["predicted_from"] == "calibration"
+
+
+@pytest.mark.usefixtures("always")
 def test_measuring_changes_no_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = train(RUN, data=DATA, out_dir=tmp_path / "measured").values
     monkeypatch.undo()

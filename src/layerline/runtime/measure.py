@@ -62,7 +62,7 @@ class _Bench:
         self.model = build_model(plain, data)
         self.trainer = ChapterTrainer(self.model, data)
         self.raw = examples.inputs
-        calls = 3 * len(self.trainer.learners) + 2 * sizes.head + 1
+        calls = 4 * len(self.trainer.learners) + 2 * sizes.head + 1
         self.each = _LONGEST if budget is None else budget / calls
 
     def costs(self) -> Costs:
@@ -73,7 +73,8 @@ class _Bench:
         train, forward = [], []
         for block in range(len(self.trainer.learners)):
             batch, chunk = self._input(block, self.run.batch_size), self._input(block, len(self.raw))
-            train.append(steps * self._seconds(lambda b=block, x=batch: self._learn(b, x)))  # type: ignore[misc]
+            begin = sizes.epochs * self._seconds(lambda b=block: self._begin_epoch(b))  # type: ignore[misc]
+            train.append(begin + steps * self._seconds(lambda b=block, x=batch: self._learn(b, x)))  # type: ignore[misc]
             forward.append(chunks * self._seconds(lambda b=block, x=chunk: self._forward(b, x)))  # type: ignore[misc]
         if sizes.head:
             train.append(chunks * self._seconds(self._neutral) + steps * self._seconds(self._head))
@@ -89,6 +90,9 @@ class _Bench:
             return self.trainer.first_input(indices, 0, self.trainer.data.augmentation(0))
         units = self.model.network.units[block - 1]
         return torch.randn(self.sizes.views * count, units).relu().to(self.model.encoder.dtype)
+
+    def _begin_epoch(self, block: int) -> None:
+        self.trainer.learners[block].begin_epoch(torch.Generator())
 
     def _learn(self, block: int, x: BlockInput) -> None:
         labels = self.trainer.data.labels[: self.run.batch_size]
