@@ -10,7 +10,7 @@ same minibatch already. Negatives, shifts and hybrids are a chapter's, as everyw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,9 +52,8 @@ class MinibatchNode(ChapterTrainer):
             super().begin_plain_chapter(chapter)
             self._drawn_for = chapter
 
-    def take_labels(self, labels_n: Tensor) -> None:
-        """The negatives of a chapter, by somebody's scores."""
-        self.negatives_n.copy_(labels_n)
+    def take_labels(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
+        super().take_labels(parts)
         self._first_inputs = None, torch.empty(0)
 
     def learn(self, stage: int, epoch: int, batch: int, inputs: BlockInput | None) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from layerline.blocks.network import apply, predicting
 from layerline.events import Event, Minibatch
 from layerline.runtime.averaging import mean
+from layerline.runtime.fitting import fit
 from layerline.runtime.learner import BlockInput
 from layerline.runtime.model import CHUNK_ROWS
 from layerline.runtime.seeding import generator
@@ -45,13 +46,24 @@ class Node(Trainer):
         """A stage as it was trained elsewhere: one version, or the mean of several, in their order.
 
         `moments`: the optimizer's moments, too. `counts`: how much each version counts; left out: all the same.
+        MessageRefused where a version is not of this stage's shape.
         """
         counts = counts or [1] * len(versions)
-        for name, tensor in self.learner_tensors(stage).items():
-            if moments or not name.startswith("optimizer."):
-                tensor.copy_(mean([version[name].to(tensor.device) for version in versions], counts))
+        own = {n: t for n, t in self.learner_tensors(stage).items() if moments or not n.startswith("optimizer.")}
+        for version in versions:
+            fit(f"stage {stage + 1} as it came", version, {name: tensor.shape for name, tensor in own.items()})
+        for name, tensor in own.items():
+            tensor.copy_(mean([version[name].to(tensor.device) for version in versions], counts))
         if stage < len(self.learners):
             self.learners[stage].refresh()
+
+    def take_labels(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
+        """The negatives of a chapter, by somebody's scores, each part under `labels`. MessageRefused as above."""
+        for part in parts:
+            fit("a part of the labels as it came", part, {"labels": None})
+        labels_n = torch.cat([part["labels"] for part in parts])
+        fit("the labels as they came", {"labels": labels_n}, {"labels": self.negatives_n.shape})
+        self.negatives_n.copy_(labels_n)
 
     def begin_plain_chapter(self, chapter: int) -> None:
         """The negatives of a chapter that nobody's scores decide."""

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from layerline.errors import CheckpointError
@@ -223,7 +222,7 @@ class RoundWorker:
             versions = [self._fetch(source, Carries.STATE, number) for source in states]
             node.load_block(stage, versions, self.post.moments, self._shares.among(plan, states))
         if labels and labels != self._labelled.get(number):
-            node.take_labels(torch.cat([self._fetch(source, Carries.LABELS, number)["labels"] for source in labels]))
+            node.take_labels([self._fetch(source, Carries.LABELS, number) for source in labels])
             self._labelled[number] = labels
         if stage == 0 and plan.action[row] != Action.NEGATIVES and not labels:
             node.begin_plain_chapter(int(plan.round[row]) // plan.rounds_per_chapter)

@@ -20,12 +20,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from layerline.errors import CheckpointError, PeerLost
 from layerline.events import EpochDone, Event, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.averaging import ALIKE, Shares
+from layerline.runtime.fitting import fit
 from layerline.runtime.keeper import Keeper
 from layerline.runtime.leaving import Release, released
 from layerline.runtime.needs import Needs, to_do
@@ -196,16 +196,17 @@ class Worker:
 
     def _take(self, number: int, inputs: Inputs) -> Tensor | None:
         """Bring blocks and labels of the inputs into a node; returns stored outputs, if they are among them."""
-        node, labels, outputs = self.nodes[number], [], None
+        node, labels, outputs = self.nodes[number], list[Result](), None
         blocks: dict[tuple[int, Carries], list[tuple[int, Result | None]]] = {}
         for source, what, result in inputs:
             match what:
                 case Carries.OUTPUTS:
                     assert result is not None
+                    fit("stored outputs as they came", result, {"outputs": None})
                     outputs = result["outputs"]
                 case Carries.LABELS:
                     assert result is not None
-                    labels.append(result["labels"])
+                    labels.append(result)
                 case _:
                     blocks.setdefault((int(self.plan.stage[source]), what), []).append((source, result))
         for (stage, what), versions in blocks.items():
@@ -219,7 +220,7 @@ class Worker:
                 self._holds[number, stage] = versions[0][0] if len(versions) == 1 else -1
                 self._whole.pop((number, stage), None)
         if labels:
-            node.negatives_n.copy_(torch.cat(labels))
+            node.take_labels(labels)
         return outputs
 
     # Rows ----------------------------------------------------------------------------------------------------------

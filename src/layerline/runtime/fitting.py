@@ -1,0 +1,31 @@
+"""What came from another process fits the place it is meant for, or is refused.
+
+Problem: a checksum says that a message is what its sender meant, not that the sender meant what is wanted here. A
+block of another shape would be spread over the one here by broadcasting, a missing name end in a KeyError. Solution:
+names and sizes are compared before anything is taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from layerline.errors import MessageRefused
+
+
+def fit(what: str, came: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int] | None]) -> None:
+    """MessageRefused unless a tensor of each wanted name and shape (None: any) is among those that came."""
+    for name, sizes in wanted.items():
+        if name not in came:
+            why = f"there is no '{name}' in it"
+        elif sizes is not None and came[name].shape != tuple(sizes):
+            why = f"'{name}' is {_product(came[name].shape)}, wanted is {_product(sizes)}"
+        else:
+            continue
+        hint = "start the same version of Layerline with the same run on all machines"
+        raise MessageRefused(f"{what} was refused: {why}", hint=hint)
+
+
+def _product(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes)) or "one number"
