@@ -1,7 +1,7 @@
-"""A stream over nodes that run freely, from the newest cut to the result: what is otherwise than in `stream_sitting`.
+"""A stream over nodes that run freely, from the newest snapshot to the result: what `stream_sitting` does otherwise.
 
-Nodes are never at the same step, so cuts are numbered, and what is done is counted in steps of all blocks. At the end
-the nodes' records are put together into the order of events that the run was, `order.npy`.
+Nodes are never at the same step, so snapshots are numbered, and what is done is counted in steps of all blocks. At the
+end the nodes' records are put together into the order of events that the run was, `order.npy`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FreeAlone(Alone):
             self._free,
             self.job.stream.nodes,
             transport,
-            cut=self.start,
+            snapshot=self.start,
             buffer=self.timing.buffer,
             factors=self.timing.factors(len(self.job.model.blocks)),
             delay=self.delay,
@@ -68,7 +68,7 @@ class FreeAlone(Alone):
         )
 
     def _decide(self) -> int:
-        """Save only when all have come to the cut before: there are never more than two of a node."""
+        """Save only when all have come to the snapshot before: there are never more than two of a node."""
         what = super()._decide()
         nodes = range(self.job.stream.nodes)
         if what == SAVE and any(self._saved(node) < self.latest[0] for node in nodes):

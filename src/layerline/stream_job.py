@@ -28,10 +28,10 @@ from layerline.reporting.trace import write_trace
 from layerline.runtime.members import Board, Membership, join_seconds
 from layerline.runtime.memory import kept_memory
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.cuts import Cuts, newest
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted, in_order
 from layerline.runtime.stream.recording import recorded_steps, timeline
+from layerline.runtime.stream.snapshots import Snapshots, newest
 from layerline.runtime.stream.worker import Link
 from layerline.runtime.threads import compute_threads
 from layerline.schedules.plan import Plan
@@ -46,7 +46,7 @@ class Sitting(Protocol):
     """A process's part of a run."""
 
     def carry_out(self) -> Outcome:
-        """From the newest cut to the result."""
+        """From the newest snapshot to the result."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class BaseStreamJob(ABC):
         return replace(self, data=self.data.without_inputs())
 
     def carry_out(self, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool) -> Outcome:
-        """Train from the folder's newest cut to the end; leave everything in the folder.
+        """Train from the folder's newest snapshot to the end; leave everything in the folder.
 
         `Elsewhere` in a process whose part is done, where another has the result.
         """
@@ -107,16 +107,16 @@ class BaseStreamJob(ABC):
             board.leave()
             return outcome
 
-    def cuts(self, folder: RunFolder) -> Cuts:
-        """The run's cuts in its folder."""
+    def snapshots(self, folder: RunFolder) -> Snapshots:
+        """The run's snapshots in its folder."""
         identity = {"run": self.run.digest(), "data": self.data.digest(), "plan": self.plan.digest()}
-        return Cuts(folder.checkpoints, identity)
+        return Snapshots(folder.checkpoints, identity)
 
     def rows(self, folder: RunFolder) -> list[Row]:
         """The numbers of all epochs, as a finished run left them."""
-        cuts, device = self.cuts(folder), self.model.device
-        step = newest([cuts.steps(node) for node in range(self.stream.nodes)])
-        return in_order([cuts.load(node, step, device)[1] for node in range(self.stream.nodes)])
+        snapshots, device = self.snapshots(folder), self.model.device
+        step = newest([snapshots.steps(node) for node in range(self.stream.nodes)])
+        return in_order([snapshots.load(node, step, device)[1] for node in range(self.stream.nodes)])
 
     def predicted(self, noted: Sequence[Noted], processes: int, steps: int, link: Link) -> dict[str, Any]:
         """For `result.json`: what the plan says of the time, and of a step beside what one took."""

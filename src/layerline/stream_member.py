@@ -17,9 +17,9 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.runtime.members import LONGEST_SECONDS, Board, join_seconds, placement, silence_seconds
 from layerline.runtime.standing import looking
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.doing import Doing, posting, standing_of
 from layerline.runtime.stream.node import Noted, fill
+from layerline.runtime.stream.snapshots import newest
 from layerline.schedules.lower import messages
 from layerline.stream_job import BaseStreamJob
 from layerline.stream_sitting import Alone
@@ -54,8 +54,11 @@ class Member(Alone):
             timeout=join_seconds(),
         )
         for node in self.nodes:
-            board.post(f"cuts {node}", [self.cuts.steps(node), self.cuts.whole(node)] if self.cuts else [[], 0])
-        steps, whole = zip(*self._from_all("cuts"), strict=True)
+            board.post(
+                f"snapshots {node}",
+                [self.snapshots.steps(node), self.snapshots.whole(node)] if self.snapshots else [[], 0],
+            )
+        steps, whole = zip(*self._from_all("snapshots"), strict=True)
         return newest(steps, max(whole))
 
     def _from_all(self, what: str) -> list[Any]:

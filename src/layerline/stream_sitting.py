@@ -1,4 +1,4 @@
-"""A stream over nodes in one process, from the newest cut to the result; `stream_member` is about several."""
+"""A stream over nodes in one process, from the newest snapshot to the result; `stream_member` is about several."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from layerline.runtime.judging import readouts_of
 from layerline.runtime.members import LONGEST_SECONDS
 from layerline.runtime.saved import save_model
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.node import Noted, StreamNode, in_order
+from layerline.runtime.stream.snapshots import newest
 from layerline.runtime.stream.worker import GO_ON, SAVE, Link, StreamWorker
 from layerline.schedules.stream import Stream
 from layerline.schedules.timing import Async
@@ -56,7 +56,7 @@ class Alone:
 
     def __init__(self, job: BaseStreamJob, folder: RunFolder | None, heard: Listener, stop: Stop) -> None:
         self.job, self.folder, self.heard, self.stop = job, folder, heard, stop
-        self.cuts = job.cuts(folder) if folder else None
+        self.snapshots = job.snapshots(folder) if folder else None
         self.feed = Feed(job.model, job.data)
         owned = job.stream.owned
         self.nodes = {node: self._node(owned[node]) for node in self._mine()}
@@ -65,7 +65,7 @@ class Alone:
         self.start = 0
 
     def carry_out(self) -> Outcome:
-        """From the newest cut to the result."""
+        """From the newest snapshot to the result."""
         self._restore()
         with self._transport() as transport:
             self._begin()
@@ -118,13 +118,13 @@ class Alone:
         return range(self.job.stream.nodes)
 
     def _common(self) -> int:
-        """The newest cut that all nodes have."""
-        if not self.cuts:
+        """The newest snapshot that all nodes have."""
+        if not self.snapshots:
             return 0
-        return newest([self.cuts.steps(node) for node in self.nodes], max(map(self.cuts.whole, self.nodes)))
+        return newest([self.snapshots.steps(node) for node in self.nodes], max(map(self.snapshots.whole, self.nodes)))
 
     def _saved(self, node: int) -> int:
-        """The latest cut of a node, and of nodes elsewhere, as far as it is known."""
+        """The latest snapshot of a node, and of nodes elsewhere, as far as it is known."""
         return self.latest[node]
 
     def _transport(self) -> Transport:
@@ -152,16 +152,16 @@ class Alone:
     def _restore(self) -> None:
         self.start = self._common()
         for number, node in self.nodes.items():
-            if not self.cuts:
+            if not self.snapshots:
                 return
             if self.start:
-                tensors, node.noted = self.cuts.load(number, self.start, node.device)
+                tensors, node.noted = self.snapshots.load(number, self.start, node.device)
                 node.noted.recording.sitting += 1
                 try:
                     node.load(tensors)
                 except (KeyError, RuntimeError) as error:
                     raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
-            self.cuts.keep_only(number, self.start)
+            self.snapshots.keep_only(number, self.start)
             self.latest[number] = self.start
 
     def _begin(self) -> None:
@@ -196,28 +196,28 @@ class Alone:
         if self.stop.exit_status is not None:
             return self.stop.exit_status
         due = time.monotonic() - self._saved_at >= self.job.run.checkpoint_seconds
-        return SAVE if due and self.cuts else GO_ON
+        return SAVE if due and self.snapshots else GO_ON
 
     def _save(self, number: int, step: int) -> None:
         """Keep a node's state; forget those that nobody will go on from any more."""
-        if not self.cuts:
+        if not self.snapshots:
             return
         node = self.nodes[number]
         whole = min(self._saved(each) for each in range(self.job.stream.nodes))
-        path = self.cuts.save(number, step, node.tensors(), node.noted, whole)
+        path = self.snapshots.save(number, step, node.tensors(), node.noted, whole)
         self.latest[number] = step
         if number == 0:
             self._saved_at = time.monotonic()
             self.heard(Saved(str(path)))
         all_have = min(self._saved(each) for each in range(self.job.stream.nodes))
         for mine in self.nodes:
-            self.cuts.drop(mine, [old for old in self.cuts.steps(mine) if old < all_have])
+            self.snapshots.drop(mine, [old for old in self.snapshots.steps(mine) if old < all_have])
 
     def _tidy(self) -> None:
-        """When all nodes are done: nothing but the last cut is needed."""
+        """When all nodes are done: nothing but the last snapshot is needed."""
         for mine in self.nodes:
-            if self.cuts:
-                self.cuts.keep_only(mine, self.latest[mine])
+            if self.snapshots:
+                self.snapshots.keep_only(mine, self.latest[mine])
 
     def _told(self, stopped: Stopped) -> Stopped:
         if not self.folder:

@@ -167,7 +167,7 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_killed_while_nodes_meet_after_every_minibatch(tmp_path: Path) -> None:
-    """They go on from a cut that all of them have, to the same bits; then all are killed, and others go on."""
+    """They go on from a snapshot that all of them have, to the same bits; then all are killed, and others go on."""
     settings = RUNS["averaged after every minibatch"][0] | {"epochs": 4, "checkpoint_seconds": 0.05, "nodes": 3}
     run, file = described(tmp_path, settings)
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)

@@ -19,13 +19,13 @@ from layerline.errors import CheckpointError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch, RowKept
 from layerline.run import Run
 from layerline.runtime.chapters import ChapterTrainer
-from layerline.runtime.cuts import Cuts, rounds_between
 from layerline.runtime.model import build_model
 from layerline.runtime.needs import last_slots
 from layerline.runtime.pipeline import Measured, Pipeline, make_node
 from layerline.runtime.planning import planned, sizes_of
 from layerline.runtime.saved import weights_sha256
 from layerline.runtime.seeding import generator
+from layerline.runtime.snapshots import Snapshots, rounds_between
 from layerline.runtime.stop import Stop
 from layerline.schedules.costs import Machine, World, estimate
 from layerline.schedules.plan import Plan
@@ -148,7 +148,7 @@ RUNS = {
 def test_stopping_anywhere(
     name: str, stops: list[int], seconds: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """From the last cut on the bits are those of an undisturbed run, and only the finished blocks stay on disk."""
+    """From the last snapshot on the bits are those of an undisturbed run, and only the finished blocks stay on disk."""
     run = RUNS[name].replace(checkpoint_seconds=seconds)
     undisturbed = carry_out(RUNS[name], tmp_path_factory.mktemp("undisturbed"))
     folder = tmp_path_factory.mktemp("stopped")
@@ -214,19 +214,22 @@ def test_a_state_that_is_damaged_is_refused(tmp_path: Path) -> None:
 @given(kept=st.lists(st.integers(0, 11), min_size=3, max_size=3))
 @settings(deadline=None)
 def test_nodes_go_on_from_the_last_cut_they_all_have(kept: list[int]) -> None:
-    """Each node has kept its states at the first so many cuts; what it has done since then does not count."""
+    """Each node has kept its states at the first so many snapshots; what it has done since then does not count."""
     run = per_batch(nodes=3)
     plan = plan_of(run)
-    cuts = Cuts(plan, 1)
-    assert len(cuts.rows) == plan.rounds - 1 == 11
-    states = {node: {cuts.state(node, cut) for cut in cuts.rows[:count]} for node, count in enumerate(kept)}
-    cut = cuts.latest(states)
-    assert all(cuts.state(node, cut) in rows | {-1} for node, rows in states.items())
-    later = [each for each in cuts.rows if each > cut]
-    assert all(any(cuts.state(node, each) not in rows | {-1} for node, rows in states.items()) for each in later)
-    assert cuts.latest({0: set(), 1: set(), 2: set()}) == 0, "node 1 has begun at every cut"
+    snapshots = Snapshots(plan, 1)
+    assert len(snapshots.rows) == plan.rounds - 1 == 11
+    states = {
+        node: {snapshots.state(node, snapshot) for snapshot in snapshots.rows[:count]}
+        for node, count in enumerate(kept)
+    }
+    snapshot = snapshots.latest(states)
+    assert all(snapshots.state(node, snapshot) in rows | {-1} for node, rows in states.items())
+    later = [each for each in snapshots.rows if each > snapshot]
+    assert all(any(snapshots.state(node, each) not in rows | {-1} for node, rows in states.items()) for each in later)
+    assert snapshots.latest({0: set(), 1: set(), 2: set()}) == 0, "node 1 has begun at every snapshot"
     last = {node: {r for r in last_slots(plan) if plan.node[r] == node} for node in range(3)}
-    assert cuts.latest(last) == len(plan)
+    assert snapshots.latest(last) == len(plan)
 
 
 def test_what_was_planned_is_sent(tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ def test_shards_of_any_size_meet_equally_often() -> None:
         assert all(slices)
 
 
-def test_cuts_are_counted_by_the_formula_not_by_a_clock() -> None:
+def test_snapshots_are_counted_by_the_formula_not_by_a_clock() -> None:
     run = per_batch(nodes=2, checkpoint_seconds=30.0)
     plan, sizes = plan_of(run), sizes_of(run, DATA.shape, DATA.num_classes, len(DATA.train))
     assert rounds_between(run, plan, sizes) == plan.rounds  # it is over before

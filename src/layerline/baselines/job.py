@@ -1,7 +1,7 @@
 """A run with a method: what is asked of it before it starts, and its part in one process.
 
-Every process carries out one node, as `torch.distributed` has it. Meeting, cuts, resuming, the result: as of any stream
-over nodes (`stream_job`, `stream_member`).
+Every process carries out one node, as `torch.distributed` has it. Meeting, snapshots, resuming, the result: as of any
+stream over nodes (`stream_job`, `stream_member`).
 """
 
 from __future__ import annotations

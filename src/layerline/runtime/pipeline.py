@@ -29,7 +29,6 @@ from layerline.run import Run
 from layerline.runtime.accounts import account
 from layerline.runtime.averaging import Shares, mean
 from layerline.runtime.chapters import ChapterTrainer
-from layerline.runtime.cuts import Cuts, rounds_between
 from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.minibatches import MinibatchNode
 from layerline.runtime.model import Model, build_model
@@ -39,6 +38,7 @@ from layerline.runtime.planning import sizes_of
 from layerline.runtime.post import Post
 from layerline.runtime.round_worker import RoundWorker
 from layerline.runtime.slots import Slots
+from layerline.runtime.snapshots import Snapshots, rounds_between
 from layerline.runtime.stop import Stop
 from layerline.runtime.worker import Worker
 from layerline.schedules.plan import Action, Plan
@@ -104,7 +104,7 @@ class Pipeline:
         others: Others | None = None,
     ) -> None:
         """Do what is left to do. Stopped when asked to: finished slots stay, the one in flight is lost; where nodes
-        exchange per batch, all since the last cut."""
+        exchange per batch, all since the last snapshot."""
         self.slots.sweep()
         worker = self._worker(post, sitting, others or Others())
         with closing(worker.work()) as events:
@@ -128,16 +128,16 @@ class Pipeline:
                 shares=self.shares,
             )
         sizes = sizes_of(self.run, self.data.shape, self.data.num_classes, self.data.examples)
-        cuts = Cuts(self.plan, rounds_between(self.run, self.plan, sizes))
+        snapshots = Snapshots(self.plan, rounds_between(self.run, self.plan, sizes))
         nodes = {number: node for number, node in self.nodes.items() if isinstance(node, MinibatchNode)}
-        cut = cuts.latest(self.kept() | others.kept)
+        snapshot = snapshots.latest(self.kept() | others.kept)
         return RoundWorker(
             self.plan,
             nodes,
             self.slots,
             post,
-            cuts,
-            cut,
+            snapshots,
+            snapshot,
             sitting=sitting,
             kept_elsewhere=others.kept_last,
             shares=self.shares,

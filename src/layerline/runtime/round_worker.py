@@ -2,9 +2,10 @@
 
 Like `Worker` it carries out the rows of its nodes in the plan's order, and what crosses from node to node is a message,
 also within a process: any number of processes gives the same bits. What differs: a row is a minibatch, so its result
-stays in the node's model and in memory, and what is on disk is the state of the nodes at the plan's cuts (`cuts.py`).
+stays in the node's model and in memory, and what is on disk is the state of the nodes at the plan's snapshots
+(`snapshots.py`).
 
-1. At a cut: the state of every node to disk.
+1. At a snapshot: the state of every node to disk.
 2. Inputs: what the node's model holds already, or messages; the states of several replicas are averaged in order.
 3. The row itself, then messages to whoever needs its result.
 4. At the end: the finished blocks to disk, as slots of their own.
@@ -23,11 +24,11 @@ from torch import Tensor
 from layerline.errors import CheckpointError
 from layerline.events import Event, Minibatch, RowBegins, RowDone, RowKept, RowWaits
 from layerline.runtime.averaging import ALIKE, Shares
-from layerline.runtime.cuts import Cuts
 from layerline.runtime.minibatches import MinibatchNode
 from layerline.runtime.needs import last_slots
 from layerline.runtime.post import Post
 from layerline.runtime.slots import Slots
+from layerline.runtime.snapshots import Snapshots
 from layerline.schedules.plan import Action, Carries, Plan
 
 Result = dict[str, Tensor]
@@ -54,7 +55,7 @@ class _Spent:
 class RoundWorker:
     """The rows of `nodes` (this process's logical nodes by number); states and finished blocks in `slots`.
 
-    `cut`: the row they all go on from. `kept_elsewhere`: the last row that a node of another process has kept
+    `snapshot`: the row they all go on from. `kept_elsewhere`: the last row that a node of another process has kept
     something under. `sitting`: how often the run was started before.
     """
 
@@ -64,20 +65,21 @@ class RoundWorker:
         nodes: Mapping[int, MinibatchNode],
         slots: Slots,
         post: Post,
-        cuts: Cuts,
-        cut: int,
+        snapshots: Snapshots,
+        snapshot: int,
         *,
         sitting: int = 0,
         kept_elsewhere: Callable[[int], int] = lambda node: -1,
         shares: Shares = ALIKE,
     ) -> None:
-        self.plan, self.nodes, self.slots, self.post, self.cuts, self.cut = plan, nodes, slots, post, cuts, cut
+        self.plan, self.nodes, self.slots, self.post = plan, nodes, slots, post
+        self.snapshots, self.snapshot = snapshots, snapshot
         self.sitting, self._kept_elsewhere, self._shares = sitting, kept_elsewhere, shares
         self._holds: dict[tuple[int, int], int] = {}  # node, stage → the row whose version the model holds
         self._outputs: dict[int, tuple[int, Tensor]] = {}  # node → the latest minibatch it forwarded: row, outputs
         self._made: dict[int, tuple[int, Tensor]] = {}  # node → the latest labels it made
         self._labelled: dict[int, list[int]] = {}  # node → the rows whose labels it learns with
-        self._last = {node: cuts.state(node, cut) for node in nodes}  # its last row
+        self._last = {node: snapshots.state(node, snapshot) for node in nodes}  # its last row
         self._noted = dict(self._last)  # the last row that it kept something under
         self._states = {node: sorted(row for row in slots.done(node) if slots.has(row)) for node in nodes}
         self._spent = {node: _Spent() for node in nodes}
@@ -91,8 +93,8 @@ class RoundWorker:
     def work(self) -> Generator[Event]:
         """Do it. Yields after every minibatch, and as every row waits for its inputs, begins and is done."""
         self._restore()
-        ahead = [cut for cut in self.cuts.rows if cut > self.cut]
-        for row in sorted(row for node in self.nodes for row in self.cuts.rows_of(node, self.cut)):
+        ahead = [snapshot for snapshot in self.snapshots.rows if snapshot > self.snapshot]
+        for row in sorted(row for node in self.nodes for row in self.snapshots.rows_of(node, self.snapshot)):
             while ahead and row >= ahead[0]:
                 ahead.pop(0)
                 if not ahead or row < ahead[0]:
@@ -113,14 +115,14 @@ class RoundWorker:
     # Between two sittings -------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        """Bring every node to the cut, and send again what others still need from before it."""
+        """Bring every node to the snapshot, and send again what others still need from before it."""
         plan = self.plan
-        if self.cut == len(plan):
+        if self.snapshot == len(plan):
             for row in self._finished():
                 self.post.once_more(row, self.slots.load(row), range(0))
             return
         for number, node in self.nodes.items():
-            row = self.cuts.state(number, self.cut)
+            row = self.snapshots.state(number, self.snapshot)
             if row >= 0:
                 tensors = self.slots.load(row)
                 try:
@@ -130,13 +132,13 @@ class RoundWorker:
                 for name, labels in tensors.items():
                     if name.startswith(_LABELS):
                         self._made[number] = int(name.removeprefix(_LABELS)), labels.to(node.negatives_n.device)
-        trained = np.flatnonzero(plan.action[: self.cut] == Action.TRAIN)[::-1]
+        trained = np.flatnonzero(plan.action[: self.snapshot] == Action.TRAIN)[::-1]
         _, last = np.unique(plan.node[trained] * plan.stages + plan.stage[trained], return_index=True)
         self._holds = {(int(plan.node[row]), int(plan.stage[row])): row for row in trained[last].tolist()}
-        crossing = (plan.source < self.cut) & (plan.target >= self.cut)
+        crossing = (plan.source < self.snapshot) & (plan.target >= self.snapshot)
         for row in np.unique(plan.source[crossing]).tolist():
             if int(plan.node[row]) in self.nodes:
-                self.post.once_more(row, self._result(row), range(self.cut, len(plan)))
+                self.post.once_more(row, self._result(row), range(self.snapshot, len(plan)))
 
     def _keep_states(self) -> Iterator[Event]:
         """Every node that has done something since it last kept its state."""
@@ -149,9 +151,9 @@ class RoundWorker:
                 yield self._kept(row, number, end)
         everywhere = range(self.plan.nodes)
         kept = {n: self._noted[n] if n in self.nodes else self._kept_elsewhere(n) for n in everywhere}
-        reached = self.cuts.reached(kept)
+        reached = self.snapshots.reached(kept)
         for number in self.nodes:
-            self._drop_before(number, self.cuts.state(number, reached))
+            self._drop_before(number, self.snapshots.state(number, reached))
 
     def _drop_before(self, node: int, row: int) -> None:
         """States that no node will go back to."""
@@ -162,7 +164,7 @@ class RoundWorker:
 
     def _keep_finished(self) -> Iterator[Event]:
         """The finished blocks; and what nodes that have none of them have done since they last noted something."""
-        if self.cut == len(self.plan):
+        if self.snapshot == len(self.plan):
             return
         for row in self._finished():
             self.slots.save(row, self._result(row))

@@ -62,10 +62,10 @@ def done_again(run: StreamRun, folder: Path) -> api.Result:
     return api.train(StreamRun.from_dict(run.to_dict() | {"nodes": 1, "timing": timing}))
 
 
-def wait_for_cut(folder: Path, cut: int) -> None:
-    """Until some node has its part of a cut."""
+def wait_for_snapshot(folder: Path, snapshot: int) -> None:
+    """Until some node has its part of a snapshot."""
     until = time.monotonic() + 100
-    while not any(int(path.name[:8]) >= cut for path in folder.glob("checkpoints/*.json")):
+    while not any(int(path.name[:8]) >= snapshot for path in folder.glob("checkpoints/*.json")):
         assert time.monotonic() < until, "no progress"
         time.sleep(0.02)
 
@@ -130,12 +130,12 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
     run, file = described(tmp_path, boundary=VQ, epochs=20, checkpoint_seconds=0.02)
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder), "--format", "json")
-    wait_for_cut(folder, draw.randint(1, 4))
+    wait_for_snapshot(folder, draw.randint(1, 4))
     os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
     out, err = end(launcher)
     assert err.count("going on from the last checkpoint") == 1
     assert json.loads(out)["weights_sha256"] == done_again(run, folder).values["weights_sha256"]
-    assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last cut stays"
+    assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last snapshot stays"
     assert len(api.resume(folder).rows) == 20 * 3
 
 
@@ -145,7 +145,7 @@ def test_stopped_then_resumed_by_other_processes(tmp_path: Path) -> None:
     run, file = described(tmp_path, epochs=20, checkpoint_seconds=0.02, timing=UNEVEN | {"max_reuse": 2})
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder))
-    wait_for_cut(folder, 2)
+    wait_for_snapshot(folder, 2)
     launcher.send_signal(signal.SIGTERM)
     _, err = end(launcher, status=75)
     assert "training was stopped; it can go on from the last checkpoint" in err
@@ -183,12 +183,12 @@ def test_a_stop_waits_for_a_slow_first_node(monkeypatch: pytest.MonkeyPatch) -> 
             {1: FreeNode([1], model, Feed(model, data), 1, None)},
             3,
             transport,
-            cut=0,
+            snapshot=0,
             buffer=1,
             factors=(5.0, 1.0, 1.0),
             delay=0.0,
             decide=lambda: GO_ON,
-            save=lambda node, cut: None,
+            save=lambda node, snapshot: None,
             stop=stop,
         )
         for second in (0, 1, 100, 115):  # asked after the second one
@@ -201,8 +201,8 @@ def test_a_stop_waits_for_a_slow_first_node(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_nodes_of_one_process_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a folder there are no cuts, and the list of messages grew to the end; and each node counted all of the
-    process's time as its own: 2.8 times as fast as one process can be."""
+    """Without a folder there are no snapshots, and the list of messages grew to the end; and each node counted all of
+    the process's time as its own: 2.8 times as fast as one process can be."""
     made: list[InProcess] = []
 
     def transport(*given: Any, **named: Any) -> InProcess:
@@ -240,7 +240,7 @@ def test_a_lost_worker_is_one_clear_error(tmp_path: Path) -> None:
     _, file = described(tmp_path, epochs=500, checkpoint_seconds=0.2)
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder), "--restarts", "0")
-    wait_for_cut(folder, 1)
+    wait_for_snapshot(folder, 1)
     os.kill(workers(launcher.pid)[-1], signal.SIGKILL)
     _, err = end(launcher, status=1)
     assert "a worker ended (killed by SIGKILL" in err

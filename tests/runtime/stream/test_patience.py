@@ -28,7 +28,7 @@ from runtime.stream.test_stream_nodes import run_of
 def test_a_stop_reaches_slow_nodes_however_far_the_first_is_ahead(
     window: int, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They gave up by the clock alone: with steps that took longer the cut that the stop had made was lost.
+    """They gave up by the clock alone: with steps that took longer the snapshot that the stop had made was lost.
 
     Three workers, the last of which waits until the first is far ahead; none has patience as far as seconds go.
     """

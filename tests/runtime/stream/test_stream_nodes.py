@@ -21,11 +21,11 @@ from layerline.data.digits import load_digits
 from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Started, StreamStarts
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.cuts import newest
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.planning import stream_of
+from layerline.runtime.stream.snapshots import newest
 from layerline.runtime.stream.stage import Stage
 from layerline.runtime.stream.wire import packed, unpacked
 from layerline.runtime.stream.worker import GO_ON, StreamWorker
@@ -199,7 +199,7 @@ def test_any_number_of_processes(reach: int | str, window: int, processes: int, 
     assert len(result["idle_seconds"]) == 3
     assert result["predicted_seconds"] > 0
     assert (folder / "metrics.csv").read_text() == (tmp_path / "here" / "metrics.csv").read_text()
-    assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last cut stays"
+    assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last snapshot stays"
 
 
 def test_lossy_codecs_send_less_and_give_the_same_bits_in_processes(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_lossy_codecs_send_less_and_give_the_same_bits_in_processes(tmp_path: Pa
 
 @IN_PROC
 def test_killed_workers_are_started_again(tmp_path: Path) -> None:
-    """kill -9 of any worker, at moments nobody chose: the launcher goes on from the last cut, to the same bits."""
+    """kill -9 of any worker, at moments nobody chose: the launcher goes on from the last snapshot, to the same bits."""
     run, file = described(tmp_path, nodes=3, reach=1, microbatches=2, epochs=20, checkpoint_seconds=0.05)
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder), "--format", "json")
@@ -279,7 +279,7 @@ def test_a_damaged_cut_is_refused(tmp_path: Path) -> None:
 
 def test_the_newest_step_that_all_have() -> None:
     assert newest([[3, 9, 12], [9, 12], [3, 9]], 3) == 9
-    assert newest([[3], []]) == 0, "killed while the first cut was made"
+    assert newest([[3], []]) == 0, "killed while the first snapshot was made"
     with pytest.raises(CheckpointError, match=r"after 9 steps, and the files of some are gone: node 2"):
         newest([[9, 12], []], 9)
 

@@ -7,18 +7,18 @@ Of each node, in turn:
 3. One of its blocks takes what its buffer gives, and computes. Where there is nothing to take, the node idles. A step
    that is not slowed is finished at once: what the other nodes of the process do next is not its time.
 
-**Cuts.** The first node decides when to save. It saves itself and sends a mark after what it has sent; a node that
-comes to a mark saves itself before it looks at what was sent later, and passes the mark on. So no part of a cut holds
-anything that is not yet made in another (Chandy and Lamport 1985), though no two nodes are at the same step:
+**Snapshots.** The first node decides when to save. It saves itself and sends a mark after what it has sent; a node that
+comes to a mark saves itself before it looks at what was sent later, and passes the mark on. So no part of a snapshot
+holds anything that is not yet made in another (Chandy and Lamport 1985), though no two nodes are at the same step:
 
     node 1   s5 s6 ■ s7 s8           ■ saves: whatever node 2 has in its part was sent before it
     node 2      s3   s4 ■ s5
 
-After a kill all go back to the newest cut that all have. Then all events that count come from weights that are there,
-and the order of the whole run can be done again.
+After a kill all go back to the newest snapshot that all have. Then all events that count come from weights that are
+there, and the order of the whole run can be done again.
 
 **The end.** A node tells the one below when it and all above it have had their steps. When the first node hears of it,
-it makes the last cut; a stop is a cut, too.
+it makes the last snapshot; a stop is a snapshot, too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Running:
 
 
 class FreeWorker:
-    """`nodes`: this process's logical nodes by number, of `count`; `cut`: the number of the cut they go on from.
+    """`nodes`: this process's logical nodes by number, of `count`; `snapshot`: number of the one they go on from.
 
     `buffer`: M; `factors`: how many times as long as it would a step of each block takes; `delay`: of a link, seconds.
     """
@@ -75,7 +75,7 @@ class FreeWorker:
         count: int,
         transport: Transport,
         *,
-        cut: int,
+        snapshot: int,
         buffer: int,
         factors: Sequence[float],
         delay: float,
@@ -86,7 +86,7 @@ class FreeWorker:
         self.nodes, self.transport = nodes, transport
         self.link = Link()
         self.doing = Doing(nodes, lambda number: nodes[number].learned)
-        self._cut, self._factors, self._patience = cut, factors, _PATIENCE + count * delay
+        self._snapshot, self._factors, self._patience = snapshot, factors, _PATIENCE + count * delay
         self._decide, self._save, self._stop = decide, save, stop
         self._last = count - 1
         self._left = set(nodes)
@@ -102,7 +102,7 @@ class FreeWorker:
         self._landings = {number: self._landing(number, buffer) for number in nodes}
 
     def work(self) -> Generator[Event]:
-        """To the last cut. Yields after every step that learned; the last of a block's epoch yields `EpochDone`.
+        """To the last snapshot. Yields after every step that learned; the last of a block's epoch yields `EpochDone`.
 
         Stopped, after saving, when the first node was asked to. PeerLost.
         """
@@ -184,7 +184,7 @@ class FreeWorker:
         if number == 0:
             what = DONE if not self._needs(0) else self._decide()
             if what != GO_ON:
-                self._keep(0, self._cut + 1, what)
+                self._keep(0, self._snapshot + 1, what)
             return
         while number in self._left:
             arrivals, mark = self._landings[number].take()
@@ -202,16 +202,16 @@ class FreeWorker:
         """Whether a block of the node, or of one above it, still learns."""
         return self.nodes[number].needed(self.nodes[number].blocks[0], self._above[number])
 
-    def _keep(self, number: int, cut: int, what: int) -> None:
-        """The node's part of a cut; the node above makes its own."""
+    def _keep(self, number: int, snapshot: int, what: int) -> None:
+        """The node's part of a snapshot; the node above makes its own."""
         self._note(number)
         begin = time.monotonic()
-        self._save(number, cut)
+        self._save(number, snapshot)
         self._began += time.monotonic() - begin  # which is no training
-        self._cut = max(self._cut, cut)
+        self._snapshot = max(self._snapshot, snapshot)
         if number < self._last:
             mark = {"mark": torch.tensor(what, dtype=torch.uint8)}
-            self.transport.at(number).send(Key(cut, MARK, 0, 0), mark, number + 1)
+            self.transport.at(number).send(Key(snapshot, MARK, 0, 0), mark, number + 1)
         if what > SAVE:
             self._left.discard(number)
             self._exit = what if what > DONE else None

@@ -21,7 +21,7 @@ from layerline.transport.message import Key
 Arrival = tuple[int, Parcel]
 """The step of the block below that made it, and what came."""
 Mark = tuple[int, int]
-"""The number of a cut, and what to do with it."""
+"""The number of a snapshot, and what to do with it."""
 
 
 class Landing:

@@ -1,9 +1,9 @@
 """How long a worker that was asked to stop waits for the first node to say when.
 
 Problem: the first node decides after which step all nodes save themselves and stop. Usually it is asked, too, and a
-worker that gives up before its mark comes loses a cut. But it may never be asked: its machine goes on. Seconds alone
-cannot tell the two apart, where a step takes as long. Solution: own steps count as well. When the first node is asked
-it has begun no more than `lead` steps that this worker has not, and the mark comes with the next one:
+worker that gives up before its mark comes loses a snapshot. But it may never be asked: its machine goes on. Seconds
+alone cannot tell the two apart, where a step takes as long. Solution: own steps count as well. When the first node is
+asked it has begun no more than `lead` steps that this worker has not, and the mark comes with the next one:
 
     node 1   6  7  8  9 | asked: 10 ■
     node 2   6 | asked: 7  8  9  10 ■           lead 3

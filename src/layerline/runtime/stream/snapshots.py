@@ -1,10 +1,10 @@
-"""Cuts: the states of all nodes after the same step, from which a stream can go on.
+"""Snapshots: the states of all nodes after the same step, from which a stream can go on.
 
     checkpoints/00000120.node-1.safetensors    blocks, heads, moments, sums of the epoch
     checkpoints/00000120.node-1.json           its SHA-256, whose it is, what the node noted: it stands last
 
 Every node writes its own part when it comes to that step, and none waits for another. So the newest step that *all*
-nodes have is the cut to go on from; what is older can go.
+nodes have is the snapshot to go on from; what is older can go.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from layerline.runtime.stream.node import Noted
 FORMAT = 2
 
 
-class Cuts:
-    """The parts of some cuts in a folder; `identity` says whose they are: digests of run, data and plan."""
+class Snapshots:
+    """The parts of some snapshots in a folder; `identity` says whose they are: digests of run, data and plan."""
 
     def __init__(self, folder: Path, identity: dict[str, str]) -> None:
         self.folder, self._whose = folder, {"format": FORMAT, **identity}
 
     def save(self, node: int, step: int, tensors: dict[str, Tensor], noted: Noted, whole: int) -> Path:
-        """A node's part of the cut after so many steps. On a full disk LayerlineError, and older ones stay good.
+        """A node's part of the snapshot after so many steps. On a full disk LayerlineError, and older ones stay good.
 
         `whole`: the newest step that all nodes have a part of, as far as is known.
         """
@@ -109,8 +109,8 @@ class Cuts:
 def newest(found: Sequence[Sequence[int]], whole: int = 0) -> int:
     """The latest step that all nodes have a part of; 0: none.
 
-    CheckpointError where there was a `whole` cut before, and now parts of it are not here: starting anew would delete
-    the others.
+    CheckpointError where there was a `whole` snapshot before, and now parts of it are not here: starting anew would
+    delete the others.
     """
     step = max(set.intersection(*(set(steps) for steps in found)), default=0)
     if step < whole:
