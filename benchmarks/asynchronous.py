@@ -13,7 +13,8 @@ out. "Ratio" is how many times less travels than the outputs would in float32, "
 arrives.
 
 Every cell is a run through the command line in one process on one thread, kept as a file in --results. A cell that is
-there is not trained again unless its flags have changed, so the benchmark can be stopped, and goes on.
+there is not trained again unless its flags have changed, so the benchmark can be stopped at any time, and goes
+on, also within a cell.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, accuracy, complete, parser_of, show, train
+from kept_cells import Results, accuracy, complete, parser_of, show
 
 WHAT: dict[str, tuple[str, list[str], int]] = {
     "digits": (str(Path(__file__).with_name("asynchronous-digits.toml")), [], 3),
@@ -43,6 +44,7 @@ CODES: dict[str, list[str]] = {
     "vq, 4 channels, 16 codes": ["--boundary", "vq", "--dims", "4", "--codes", "16"],
     "vq, 8 channels, 256 codes": ["--boundary", "vq", "--dims", "8", "--codes", "256"],
     "the same, decay 0.6": ["--boundary", "vq", "--dims", "8", "--codes", "256", "--decay", "0.6"],
+    "vq, 16 channels, 256 codes": ["--boundary", "vq", "--dims", "16", "--codes", "256"],
 }
 
 
@@ -65,13 +67,14 @@ class Cell:
 
     @property
     def flags(self) -> list[str]:
-        """Of `layerline train`, after the preset."""
+        """Of the run, after the preset."""
         own = ["--seed", str(self.seed), "--threads", "1", *self.flags_of_row]
         return [*own, *WHAT[self.what][1], *self.more]
 
-    def train(self) -> dict[str, Any]:
-        """`result.json` of the run. CalledProcessError where it fails."""
-        return train(WHAT[self.what][0], *self.flags)
+    @property
+    def words(self) -> list[str]:
+        """Of `layerline train`."""
+        return [WHAT[self.what][0], *self.flags]
 
 
 def freely(what: str, pace: str, buffer: int, factor: float, slow: int) -> list[str]:

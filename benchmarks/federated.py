@@ -7,7 +7,8 @@
 
 Every cell is a run of its own through the command line, in one process (several end with the same bits) on one thread,
 and is kept as a file in --results. A cell that is there is not trained again unless its command has changed, so the
-benchmark can be stopped at any time, and goes on. --only takes cells with all of its words in their name.
+benchmark can be stopped at any time, and goes on, also within a cell. --only takes cells with all of its words in their
+name.
 
 In all methods a participant passes over its own data equally often (in the last a little more often, so that chapters
 are whole), with the same network and minibatches:
@@ -40,7 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, accuracy, complete, show, train
+from kept_cells import Results, accuracy, complete, show
 
 from layerline.schedules.equal import equal_bytes, through_server
 
@@ -111,9 +112,10 @@ class Cell:
         flags += ["--epochs", str(passes), "--chapters", str(rounds), "--seed", str(self.seed)]
         return [*flags, "--threads", "1", *["--validation"] * self.validation]
 
-    def train(self) -> dict[str, Any]:
-        """`result.json` of the run. CalledProcessError where it fails."""
-        return train("federated-digits", "--beside", "none", *self.flags, "--processes", "1")
+    @property
+    def words(self) -> list[str]:
+        """Of `layerline train`."""
+        return ["federated-digits", "--beside", "none", *self.flags, "--processes", "1"]
 
 
 def cells(only: Sequence[str], seeds: Sequence[int], validation: bool) -> Iterator[Cell]:

@@ -1,12 +1,18 @@
-"""Cells of a table: runs through the command line, each kept as a file, so that a benchmark can stop and go on."""
+"""Cells of a table: runs through the command line, so that a benchmark can stop at any time, and goes on.
+
+RESULTS/shakespeare_reach-2_seed-0.json            a finished cell: its flags and its `result.json`
+RESULTS/shakespeare_reach-3_seed-0.5c1d09a2.run    the run folder of one that was begun, by its flags
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +31,16 @@ class Cell(Protocol):
 
     @property
     def flags(self) -> list[str]:
-        """Of `layerline train`: what makes it this run."""
+        """What makes it this run."""
 
-    def train(self) -> dict[str, Any]:
-        """`result.json` of the run. CalledProcessError where it fails."""
+    @property
+    def words(self) -> list[str]:
+        """Of `layerline train`: what it starts from, and all flags."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Finished cells, each in a file of its own."""
+    """Finished cells, each in a file of its own, and those under way."""
 
     folder: Path
 
@@ -44,6 +51,18 @@ class Results:
         except (OSError, ValueError):
             return None
         return kept["result"] if kept["flags"] == cell.flags else None
+
+    def train(self, cell: Cell) -> dict[str, Any]:
+        """Train a cell, or go on with it, and keep what it gave. CalledProcessError where it fails."""
+        folder = self.under_way(cell)
+        result = train(*cell.words, folder=folder)
+        self.keep(cell, result)
+        shutil.rmtree(folder)
+        return result
+
+    def under_way(self, cell: Cell) -> Path:
+        """The run folder of a cell until it is finished."""
+        return self._path(cell).with_suffix(f".{zlib.crc32(json.dumps(cell.words).encode()):08x}.run")
 
     def keep(self, cell: Cell, result: dict[str, Any]) -> None:
         """Whole, or not at all."""
@@ -73,19 +92,30 @@ def complete(wanted: Sequence[Cell], results: Results, in_words: Callable[[dict[
     """Train the cells that are missing, and say what each gave. CalledProcessError where one fails; the others stay."""
     for number, cell in enumerate(wanted, start=1):
         if results.find(cell) is None:
-            result = cell.train()
-            results.keep(cell, result)
+            result = results.train(cell)
             said = f"{number}/{len(wanted)} {cell.name}: {in_words(result)} in {result['train_seconds']:.0f} s"
             print(said, file=sys.stderr, flush=True)
 
 
-def train(*words: str) -> dict[str, Any]:
-    """`result.json` of `layerline train WORDS` in a process of its own. CalledProcessError where it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "layerline", "train", *words, "--quiet", "--format", "json"]
-        command += ["--out-dir", str(Path(folder) / "run")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def train(*words: str, folder: Path | None = None) -> dict[str, Any]:
+    """`result.json` of `layerline train WORDS` in a process of its own. CalledProcessError where it fails.
+
+    `folder`: the run folder; a run that was begun there goes on. Left out: one that is deleted.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as parent:
+            return train(*words, folder=Path(parent) / "run")
+    begun = (folder / "config.toml").exists()
+    asked = ["resume", str(folder)] if begun else ["train", *words, "--out-dir", str(folder)]
+    command = [sys.executable, "-m", "layerline", *asked, "--quiet", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate()
+        except KeyboardInterrupt:  # it was asked as well, and saves itself
+            sys.exit(process.wait())
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    values: dict[str, Any] = json.loads(said.splitlines()[-1])
     return values
 
 

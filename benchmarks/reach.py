@@ -8,9 +8,9 @@
 
 Every cell is a run of its own through the command line, in one process on one thread, and is kept as a file in
 --results. A cell that is there is not trained again unless its flags have changed, so the benchmark can be stopped at
-any time, and goes on; all reaches of a seed come before the next seed. --seeds and --only-reach divide the work among
-several. All reaches have the same blocks (one layer each) and the same kind of head; a head that trains no block is not
-there, so reach all has none but the network's own.
+any time, and goes on, also within a cell; all reaches of a seed come before the next seed. --seeds and --only-reach
+divide the work among several. All reaches have the same blocks (one layer each) and the same kind of head; a head that
+trains no block is not there, so reach all has none but the network's own.
 
 The paper's heads (convolutions with 128 and 64 channels at the size of the block's image) cost seven times as much as
 ResNet-20; here they have one convolution with 32 channels, which is half of it.
@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, complete, parser_of, show, train
+from kept_cells import Results, complete, parser_of, show
 from reach_plans import PIPELINE, Planner, rates
 
 from layerline.cli.flags import add_settings, settings_of
@@ -79,7 +79,7 @@ class Cell:
 
     @property
     def flags(self) -> list[str]:
-        """Of `layerline train`, after the preset."""
+        """Of the run, after the preset."""
         own = ["--reach", self.reach, "--seed", str(self.seed), "--eval-every", "1", "--threads", "1"]
         heads = HEADS.get(self.what, []) if self.reach != "all" else []
         return [*own, *WHAT[self.what][1], *heads, *self.more]
@@ -94,9 +94,10 @@ class Cell:
         assert isinstance(run, StreamRun)
         return run
 
-    def train(self) -> dict[str, Any]:
-        """`result.json` of the run. CalledProcessError where it fails."""
-        return train(WHAT[self.what][0], *self.flags)
+    @property
+    def words(self) -> list[str]:
+        """Of `layerline train`."""
+        return [WHAT[self.what][0], *self.flags]
 
 
 def cells(what: str, reaches: Sequence[str], seeds: Sequence[int], more: Sequence[str]) -> Iterator[Cell]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import asynchronous
 import pytest
 from kept_cells import Results, accuracy, complete
 
+from layerline import api
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
+from layerline.errors import Stopped
+from layerline.events import Event, Minibatch
+from layerline.runtime.stop import Stop
 from layerline.schedules.timing import Async
 from layerline.stream_run import StreamRun
 
@@ -69,6 +74,22 @@ def test_a_real_cell_and_its_table_and_plot(tmp_path: Path, capsys: pytest.Captu
     assert slowed[:3] == ["regular pace, M = 1, × 2", "1", f"{accuracies[1]:.2f}"]
     asynchronous.plot(every, results, tmp_path / "plot.svg")
     assert "in step" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
+
+
+def test_a_cell_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """They were in folders that were deleted: a stop cost the ten minutes that a cell on CIFAR-10 takes."""
+    cell, _ = wanted("digits", "--seeds", "0", "--only", "codes", "--codes", "int8", "--max-steps", "6")
+    stop = Stop()
+
+    def after_three(event: Event) -> None:
+        if isinstance(event, Minibatch) and next(steps) == 3:
+            stop.exit_status = 75
+
+    results, steps = Results(tmp_path / "kept"), itertools.count(1)
+    with pytest.raises(Stopped):
+        api.train(run_of(cell), out_dir=results.under_way(cell), listener=after_three, stop=stop)
+    assert results.train(cell)["weights_sha256"] == api.train(run_of(cell)).values["weights_sha256"]
+    assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".json"]
 
 
 def test_what_travels_is_counted_over_all_boundaries() -> None:
