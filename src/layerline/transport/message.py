@@ -26,7 +26,7 @@ from torch import Tensor
 
 from layerline.errors import MessageRefused
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the format; peers of another version are refused."""
 ALIGN = 8
 LARGEST = 2**37

@@ -142,12 +142,12 @@ class Pair:
     def _transmit(self, message: Message) -> None:
         begin = time.time()
         segment = self._outlet.write(message.payload) if self._outlet else 0
-        self._channel.send(as_tensor(self._out.header(Kind.DATA, message, segment)))
-        self._channel.send(as_tensor(message.table))
+        head = as_tensor(self._out.header(Kind.DATA, message, segment)), as_tensor(message.table)
         if segment:
-            self._channel.send(as_tensor(b"!"))  # a rendezvous: complete when the reader has copied the segment
+            self._channel.send(*head)
+            self._channel.wait_for_reader()  # who copies the segment, which is free then
         else:
-            self._channel.send(message.payload)
+            self._channel.send(*head, message.payload)
         self._sent(message, begin)
 
     def _receiving(self) -> None:
@@ -159,13 +159,13 @@ class Pair:
                 self.end()
                 return
             if frame.kind == Kind.DATA:
-                table = as_bytes(self._channel.receive(frame.table_bytes))
                 if frame.segment and self._inlet:
+                    (table,) = self._channel.rest(frame.table_bytes)
                     payload = self._inlet.read(frame.segment, frame.payload_bytes)
-                    self._channel.receive(1)
+                    self._channel.let_writer_go()
                 else:
-                    payload = self._channel.receive(frame.payload_bytes)
-                self._delivered(self._in.message(frame, table, payload), begin, self._in.refuse)
+                    table, payload = self._channel.rest(frame.table_bytes, frame.payload_bytes)
+                self._delivered(self._in.message(frame, as_bytes(table), payload), begin, self._in.refuse)
 
     def _why_not(self, error: LayerlineError, message: Message) -> LayerlineError:
         if not isinstance(error, PeerLost):

@@ -5,7 +5,7 @@ direction of a pair, mapped by both, written and read in turns, and kept mapped:
 cost more in page faults than the socket does.
 
 1. The sender copies the payload into its segment and sends the header, which names the segment.
-2. The receiver copies it out, then takes the token that the sender waits to be rid of.
+2. The receiver copies it out, then lets the sender go, which waits for that before it writes again.
 
 The files live in a folder of the launcher's. The reader removes a file's name as soon as it has mapped it; what a
 killed process left goes when the launcher ends, or when the next one starts.
