@@ -46,6 +46,11 @@ class Shape:
     rate: str | None = None
     delay: float = 0.0
 
+    @property
+    def burst(self) -> str:
+        """What may go at once after a rest: some milliseconds of the rate, and one packet at least."""
+        return "128kb" if self.delay else "256kb" if self.rate and "g" in self.rate else "32kb"
+
 
 def why_not() -> str | None:
     """A sentence where namespaces or shaped links cannot be made here."""
@@ -78,7 +83,7 @@ def link(shape: Shape) -> Iterator[list[list[str]]]:
             _ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
             _ip("-n", name, "link", "set", "wire", "up")
             if shape.rate:
-                bucket = ("rate", shape.rate, "burst", "256kb", "latency", "50ms")
+                bucket = ("rate", shape.rate, "burst", shape.burst, "latency", "50ms")
                 _done(["tc", "-n", name, "qdisc", "add", "dev", "wire", "root", "tbf", *bucket])
         yield [["ip", "netns", "exec", name] for name in names]
     finally:
