@@ -37,10 +37,11 @@ def watched(words: list[str], variables: dict[str, str], told: Path) -> None:
     def looked(member: Any, transport: Any) -> Any:
         gc.collect()
         tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and not each.is_meta]
+        pictures = [each.numel() for each in tensors if each.dtype == torch.uint8 and each.dim() > 1]  # no flat buffers
         found = {
             "names": [name for name, p in member.job.model.named_parameters() if not p.is_meta],
             "parameters": sum(each.numel() for each in tensors if isinstance(each, nn.Parameter)),
-            "images": max((each.numel() for each in tensors if each.dtype == torch.uint8), default=0),
+            "images": max(pictures, default=0),
         }
         told.write_text(json.dumps(found), encoding="utf-8")
         return train(member, transport)
