@@ -20,10 +20,10 @@ help:
 demo: $(VENV)/installed
 	$(BIN)/layerline train digits
 
-# Two tests at a time: many of them wait for processes of their own. Work is stolen in order, so that a file's fixtures
-# are mostly made once.
+# Two tests at a time, of one thread each: many of them wait for processes of their own. Work is stolen in order, so that
+# a file's fixtures are mostly made once.
 test: check
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check --quiet
