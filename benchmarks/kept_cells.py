@@ -1,7 +1,9 @@
 """Cells of a table: runs through the command line, so that a benchmark can stop at any time, and goes on.
 
-RESULTS/shakespeare_reach-2_seed-0.json            a finished cell: its flags and its `result.json`
-RESULTS/shakespeare_reach-3_seed-0.5c1d09a2.run    the run folder of one that was begun, by its flags
+What there is in --results:
+
+    shakespeare_reach-2_seed-0.json            a finished cell: its flags and its `result.json`
+    shakespeare_reach-3_seed-0.5c1d09a2.run    the run folder of one that was begun, by its flags
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ from typing import Any
 
 import numpy as np
 from kept_cells import Results, parser_of, show
-from links_report import fractions_line, lines, plot
+from links_report import lines, plot, sentence
 from shaped_link import ADDRESSES, Shape, link, why_not
 
 CHAPTERS, CHAPTER_IMAGES = 8, 60_000
@@ -269,7 +269,7 @@ def main() -> None:
         parser.exit(130, "stopped; namespaces and processes are gone, finished runs are kept\n")
     found = [(cell.way, cell.shape.name, result) for cell in cells if (result := results.find(cell))]
     show(lines(found), given.markdown)
-    print(fractions_line(found))
+    print(sentence(found))
     if given.plot:
         plot(found, given.plot)
     if failed:

@@ -41,7 +41,7 @@ def _cell(each: Sequence[float]) -> str:
     return f"{statistics.median(each):,.0f}{spread}"
 
 
-def fractions_line(found: Found) -> str:
+def sentence(found: Found) -> str:
     """The best local way over two nodes beside the best backprop over two, on every link."""
     said = []
     for link in _named(found)[1]:

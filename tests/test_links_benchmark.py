@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from links import WAYS, steps_a_second, wanted
-from links_report import fractions_line, lines, plot
+from links_report import lines, plot, sentence
 
 
 def given(**named: Any) -> argparse.Namespace:
@@ -62,6 +62,6 @@ def test_table_sentence_and_plot(tmp_path: Path) -> None:
         ["PFF", "–", "9,999", "8.50"],
         ["DGL, one node", "200", "–", "–"],
     ]
-    assert fractions_line(found) == "loopback: DGL 0.50 times as fast as DDP; 100mbit: DGL 5.00 times as fast as DDP"
+    assert sentence(found) == "loopback: DGL 0.50 times as fast as DDP; 100mbit: DGL 5.00 times as fast as DDP"
     plot(found, tmp_path / "plot.svg")
     assert "DGL, one node" in (tmp_path / "plot.svg").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from layerline import api
 from layerline.errors import UsageError
 from layerline.stream_run import StreamRun
 from runtime.members_by_hand import Member, members
-from runtime.stream.test_stream_nodes import wait_for_cut
+from runtime.stream.test_stream_nodes import wait_for_snapshot
 from runtime.test_processes import end, start, workers
 
 CONV: dict[str, Any] = {
@@ -142,9 +142,9 @@ def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path:
     run, file = described(tmp_path, CONV, **settings)
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder), "--quiet")
-    wait_for_cut(folder, 5)
+    wait_for_snapshot(folder, 5)
     os.kill(workers(launcher.pid)[which], signal.SIGKILL)
-    wait_for_cut(folder, 60)
+    wait_for_snapshot(folder, 60)
     launcher.send_signal(signal.SIGINT)
     _, err = end(launcher, status=130)
     assert err.count("going on from the last checkpoint") == 1
@@ -165,7 +165,7 @@ def test_a_peer_that_stops_is_lost(tmp_path: Path) -> None:
     _, file = described(tmp_path, CONV, method="1f1b", nodes=2, epochs=200, checkpoint_seconds=0.05)
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder), "--quiet", "--restarts", "0")
-    wait_for_cut(folder, 5)
+    wait_for_snapshot(folder, 5)
     os.kill(workers(launcher.pid)[1], signal.SIGSTOP)
     _, err = end(launcher, status=1)
     assert "another process of the run said nothing for too long" in err

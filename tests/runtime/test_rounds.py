@@ -213,7 +213,7 @@ def test_a_state_that_is_damaged_is_refused(tmp_path: Path) -> None:
 
 @given(kept=st.lists(st.integers(0, 11), min_size=3, max_size=3))
 @settings(deadline=None)
-def test_nodes_go_on_from_the_last_cut_they_all_have(kept: list[int]) -> None:
+def test_nodes_go_on_from_the_last_snapshot_they_all_have(kept: list[int]) -> None:
     """Each node has kept its states at the first so many snapshots; what it has done since then does not count."""
     run = per_batch(nodes=3)
     plan = plan_of(run)

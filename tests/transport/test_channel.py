@@ -57,7 +57,7 @@ def test_what_is_sent_together_arrives_as_it_went(ends: Ends, sent: list[tuple[i
 
 
 def test_pieces_leave_before_anybody_asks_for_them(ends: Ends) -> None:
-    """They waited for the reader: every tensor crossed the link three times, 120 ms a message where the delay is 20."""
+    """They waited for the reader: a message of three tensors took 128 ms on a link with a delay of 20."""
     reader, writer = ends
     for number in range(POSTED - 1):
         writer.send(filled(5, number))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from layerline.errors import MessageRefused
+from layerline.transport.message import SAME_RUN
 
 
 def fit(what: str, came: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int] | None]) -> None:
@@ -23,8 +24,7 @@ def fit(what: str, came: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int
             why = f"'{name}' is {_product(came[name].shape)}, wanted is {_product(sizes)}"
         else:
             continue
-        hint = "start the same version of Layerline with the same run on all machines"
-        raise MessageRefused(f"{what} was refused: {why}", hint=hint)
+        raise MessageRefused(f"{what} was refused: {why}", hint=SAME_RUN)
 
 
 def _product(sizes: Sequence[int]) -> str:

@@ -92,6 +92,7 @@ class _Bench:
         return torch.randn(self.sizes.views * count, units).relu().to(self.model.encoder.dtype)
 
     def _begin_epoch(self, block: int) -> None:
+        """Also draws what `_learn` needs: dropout masks."""
         self.trainer.learners[block].begin_epoch(torch.Generator())
 
     def _learn(self, block: int, x: BlockInput) -> None:

@@ -3,10 +3,10 @@
 Facts that shape it: gloo's default timeout is half an hour, so every operation is given one. A timeout closes all
 connections of a group, so it may only mean that the peer is lost; a group of two confines that to the pair.
 
-Problem: gloo moves bytes when both sides have asked for it. Where the receiver asks last, a message crosses the link
-three times: "I have something", "send it", the bytes; on a link with 20 ms of delay a header, a table and a payload
-took 120 ms. Solution: receives are always posted ahead, so that a piece leaves as soon as it is there. gloo does not
-tell how long it was; that follows from what was sent before it.
+Problem: gloo moves bytes when both sides have asked for it. Where the receiver asks last, the link is crossed three
+times: "I have something", "send it", the bytes; on one with 20 ms of delay a message of header, table and payload took
+128 ms. Solution: receives are always posted ahead, so that a piece leaves as soon as it is there. gloo does not tell
+how long it was; that follows from what was sent before it.
 
     sent together       in one piece, if they fit:      header table payload
                         else each in pieces of its own: header │ table │ payload │ payload │ …

@@ -28,6 +28,8 @@ from layerline.errors import MessageRefused
 
 PROTOCOL = 2
 """Version of the format; peers of another version are refused."""
+SAME_RUN = "start the same version of Layerline with the same run on all machines"
+"""What to do about a message that was refused."""
 ALIGN = 8
 LARGEST = 2**37
 """Bytes of a body, at most: what a damaged length may not ask of the memory."""
@@ -65,7 +67,9 @@ class Kind(IntEnum):
     ALIVE = 2
     """Nothing to send for a while, and still there."""
     BYE = 3
-    """Nothing will follow."""
+    """Nothing will follow. The sender waits until it was read, and so everything before it."""
+    PASSING = 4
+    """Data that the next of its kind may replace. The sender waits until it was taken."""
 
 
 @dataclass(frozen=True)
@@ -253,10 +257,7 @@ class Wire:
 
     def refuse(self, why: str) -> MessageRefused:
         """The error for a message from the peer."""
-        return MessageRefused(
-            f"a message from {self.peer} was refused: {why}",
-            hint="start the same version of Layerline with the same run on all machines",
-        )
+        return MessageRefused(f"a message from {self.peer} was refused: {why}", hint=SAME_RUN)
 
 
 def checksum(table: bytes, payload: Tensor) -> int:

@@ -137,17 +137,17 @@ class Pair:
             kind = Kind.BYE if ending else Kind.ALIVE
             self._channel.send(as_tensor(self._out.header(kind)))
             if ending:
+                self._channel.wait_for_reader()  # who closes a connection too early takes what is unread with it
                 return
 
     def _transmit(self, message: Message) -> None:
         begin = time.time()
         segment = self._outlet.write(message.payload) if self._outlet else 0
-        head = as_tensor(self._out.header(Kind.DATA, message, segment)), as_tensor(message.table)
-        if segment:
-            self._channel.send(*head)
-            self._channel.wait_for_reader()  # who copies the segment, which is free then
-        else:
-            self._channel.send(*head, message.payload)
+        kind = Kind.PASSING if message.passing else Kind.DATA
+        head = as_tensor(self._out.header(kind, message, segment)), as_tensor(message.table)
+        self._channel.send(*head, *([] if segment else [message.payload]))
+        if segment or message.passing:  # free when it was copied; replaced by newer ones until it was taken
+            self._channel.wait_for_reader()
         self._sent(message, begin)
 
     def _receiving(self) -> None:
@@ -157,15 +157,19 @@ class Pair:
             if frame.kind == Kind.BYE:
                 self._lose(PeerLost(f"{self.peer} has ended its part"))
                 self.end()
+                self._channel.let_writer_go()
                 return
-            if frame.kind == Kind.DATA:
+            if frame.kind in (Kind.DATA, Kind.PASSING):
                 if frame.segment and self._inlet:
                     (table,) = self._channel.rest(frame.table_bytes)
                     payload = self._inlet.read(frame.segment, frame.payload_bytes)
-                    self._channel.let_writer_go()
+                    if frame.kind == Kind.DATA:
+                        self._channel.let_writer_go()
                 else:
                     table, payload = self._channel.rest(frame.table_bytes, frame.payload_bytes)
                 self._delivered(self._in.message(frame, as_bytes(table), payload), begin, self._in.refuse)
+                if frame.kind == Kind.PASSING:
+                    self._channel.let_writer_go()
 
     def _why_not(self, error: LayerlineError, message: Message) -> LayerlineError:
         if not isinstance(error, PeerLost):

@@ -25,7 +25,7 @@ from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.wire import packed_parcel, unpacked_parcel
 from layerline.stream_run import StreamRun
 from runtime.members_by_hand import Member, members
-from runtime.stream.test_stream_nodes import IN_PROC, MAN, alone, described, run_of, sharing, wait_for_cut
+from runtime.stream.test_stream_nodes import IN_PROC, MAN, alone, described, run_of, sharing, wait_for_snapshot
 from runtime.test_processes import end, start, workers
 
 VQ = {"kind": "vq", "dims": 2, "codes": 4, "refresh": 3, "decay": 0.6}
@@ -125,14 +125,14 @@ def test_killed_then_interrupted_then_resumed_by_other_processes(tmp_path: Path)
     run, file = described(tmp_path, nodes=3, epochs=20, checkpoint_seconds=0.05, boundary=VQ)
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder))
-    wait_for_cut(folder, draw.randint(1, 10))
+    wait_for_snapshot(folder, draw.randint(1, 10))
     os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
-    wait_for_cut(folder, draw.randint(20, 40))
+    wait_for_snapshot(folder, draw.randint(20, 40))
     for pid in [launcher.pid, *workers(launcher.pid)]:
         os.kill(pid, signal.SIGKILL)
     launcher.communicate()
     second = start("resume", str(folder), "--processes", "2", "--quiet")
-    wait_for_cut(folder, 60)
+    wait_for_snapshot(folder, 60)
     second.send_signal(signal.SIGINT)
     end(second, status=130)
     last, one = api.resume(folder), alone(run)

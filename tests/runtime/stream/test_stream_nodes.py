@@ -65,7 +65,7 @@ def alone(run: StreamRun) -> api.Result:
     return api.train(run.replace(nodes=1, speeds=()))
 
 
-def wait_for_cut(folder: Path, step: int) -> None:
+def wait_for_snapshot(folder: Path, step: int) -> None:
     """Until some node has saved itself after so many steps."""
     until = time.monotonic() + 100
     while not any(int(path.name[:8]) >= step for path in folder.glob("checkpoints/*.json")):
@@ -220,7 +220,7 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
     folder, draw = tmp_path / "run", random.Random(tmp_path.name)
     launcher = start("train", file, "--out-dir", str(folder), "--format", "json")
     for step in (draw.randint(1, 20), draw.randint(40, 70)):
-        wait_for_cut(folder, step)
+        wait_for_snapshot(folder, step)
         os.kill(draw.choice(workers(launcher.pid)), signal.SIGKILL)
     out, err = end(launcher)
     assert err.count("going on from the last checkpoint") == 2
@@ -235,12 +235,12 @@ def test_everything_killed_then_interrupted_then_resumed_by_other_processes(tmp_
     run, file = described(tmp_path, nodes=3, reach=2, epochs=40, checkpoint_seconds=0.05)
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder))
-    wait_for_cut(folder, 10)
+    wait_for_snapshot(folder, 10)
     for pid in [launcher.pid, *workers(launcher.pid)]:
         os.kill(pid, signal.SIGKILL)
     launcher.communicate()
     second = start("resume", str(folder), "--processes", "2", "--quiet")
-    wait_for_cut(folder, 60)
+    wait_for_snapshot(folder, 60)
     second.send_signal(signal.SIGINT)
     _, err = end(second, status=130)
     assert f"go on with: layerline resume {folder}" in err
