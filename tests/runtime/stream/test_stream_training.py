@@ -121,6 +121,20 @@ def test_stopped_anywhere_and_gone_on_with(tmp_path: Path, settings: dict[str, A
     assert torch.equal(again.scores(data.train.inputs), expected.model.scores(data.train.inputs))
 
 
+def test_all_heads_together_weigh_each_twice_as_much_as_the_one_before() -> None:
+    result, data = api.train(run_of(epochs=1), data=pictures()), pictures()
+    assert list(result.values["readouts"]) == ["last", "all-heads", "block-2", "block-1"]
+    model = result.model
+    assert isinstance(model, StreamModel)
+    scores = {readout.kind: model.scores(data.train.inputs, readout) for readout in model.available_readouts()}
+    logs = {kind: torch.log_softmax(score, 1) for kind, score in scores.items()}
+    torch.testing.assert_close(scores["all-heads"], (logs["block-1"] + 2 * logs["block-2"] + 4 * logs["last"]) / 7)
+
+
+def test_a_network_with_one_loss_has_one_readout() -> None:
+    assert list(api.train(run_of(epochs=1, reach="all"), data=pictures()).values["readouts"]) == ["last"]
+
+
 def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
     run = text_run(tmp_path, epochs=8, eval_every=4)
     result = api.train(run, out_dir=tmp_path / "run")

@@ -93,7 +93,8 @@ def test_own_blocks_and_no_others(
         assert result["weights_sha256"] == expected["weights_sha256"]
         assert result["readouts"] == expected["readouts"], "rank 0 has everything again, and judges it"
     assert result["parameters"] == sum(p.numel() for p in whole.parameters())
-    assert list(result["readouts"]) == ["last", *(f"block-{b + 1}" for b in reversed(whole.reach.losses[:-1]))]
+    before = [f"block-{b + 1}" for b in reversed(whole.reach.losses[:-1])]
+    assert list(result["readouts"]) == ["last", "all-heads", *before]
 
 
 def test_a_block_that_comes_home_lies_as_it_did() -> None:

@@ -33,9 +33,13 @@ _CHUNK = 512  # examples of a forward pass outside the training step
 
 @dataclass(frozen=True)
 class BlockReadout:
-    """What the scores after a block say. `kind`: "last", or "block-2" for the head on the second block."""
+    """What the scores after some blocks say.
 
-    block: int
+    `kind`: "last", "block-2" for the head on the second block, or "all-heads": log-probabilities of all blocks that
+    have scores, each weighted twice as much as the one before (Belilovsky et al., arXiv 1812.11446).
+    """
+
+    blocks: tuple[int, ...]
     kind: str
 
 
@@ -126,8 +130,10 @@ class StreamModel(Predictor):
 
     def available_readouts(self) -> list[BlockReadout]:
         last = len(self.blocks) - 1
-        others = [BlockReadout(int(block), f"block-{int(block) + 1}") for block in self.heads]
-        return [BlockReadout(last, "last"), *reversed(others)]
+        before = sorted(map(int, self.heads))
+        others = [BlockReadout((block,), f"block-{block + 1}") for block in reversed(before)]
+        every = [BlockReadout((*before, last), "all-heads")] if before else []
+        return [BlockReadout((last,), "last"), *every, *others]
 
     def chunk_rows(self, readout: Any = None) -> int:
         return _CHUNK
@@ -136,10 +142,10 @@ class StreamModel(Predictor):
         """Scores per class, float32 [B, C] (of tokens [B, T, C]) on the model's device, computed in chunks."""
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
-        block = readout.block if readout else len(self.blocks) - 1
+        blocks = readout.blocks if readout else (len(self.blocks) - 1,)
         device = self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
-            return torch.cat([self._scores(part.to(device), block) for part in raw.split(_CHUNK)])
+            return torch.cat([self._scores(part.to(device), blocks) for part in raw.split(_CHUNK)])
 
     forward = scores
 
@@ -169,13 +175,19 @@ class StreamModel(Predictor):
                 named |= {f"heads.{index}.{name}": tensor for name, tensor in head.state_dict().items()}
         return named
 
-    def _scores(self, raw: Tensor, block: int) -> Tensor:
-        x = self.encoded(raw)
-        for module in self.blocks[: block + 1]:
+    def _scores(self, raw: Tensor, blocks: Sequence[int]) -> Tensor:
+        """After one block its scores; of several, 2^k of the k-th one's log-probabilities."""
+        x, found = self.encoded(raw), []
+        for index, module in enumerate(self.blocks[: blocks[-1] + 1]):
             x = module(x)
-        head = self.head(block)
-        scores: Tensor = x if head is None else head(x)
-        return scores.float()
+            if index in blocks:
+                head = self.head(index)
+                scores: Tensor = x if head is None else head(x)
+                found.append(scores.float())
+        if len(found) == 1:
+            return found[0]
+        weighted = [2**k * torch.log_softmax(scores, -1) for k, scores in enumerate(found)]
+        return torch.stack(weighted).sum(0) / (2 ** len(found) - 1)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The run's precision for forward passes of any module."""
