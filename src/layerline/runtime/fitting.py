@@ -2,12 +2,13 @@
 
 Problem: a checksum says that a message is what its sender meant, not that the sender meant what is wanted here. A
 block of another shape would be spread over the one here by broadcasting, a missing name end in a KeyError. Solution:
-names and sizes are compared before anything is taken over.
+names and sizes are compared before anything is taken over, and what has to be decoded first may fail to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -25,6 +26,16 @@ def fit(what: str, came: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int
         else:
             continue
         raise MessageRefused(f"{what} was refused: {why}", hint=SAME_RUN)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """While nothing is done but to decode what came: MessageRefused where that fails."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        why = f"there is no {error} in it" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise MessageRefused(f"{what} was refused: {why}", hint=SAME_RUN) from None
 
 
 def _product(sizes: Sequence[int]) -> str:

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-import torch
 
 from layerline.data.digits import load_digits
 from layerline.errors import Stopped
@@ -20,6 +19,7 @@ from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.patience import Patience
 from layerline.runtime.stream.planning import stream_of
 from layerline.runtime.stream.worker import GO_ON, StreamWorker
+from layerline.transport.boundary import Parcel
 from layerline.transport.in_process import InProcess
 from runtime.stream.test_stream_nodes import run_of
 
@@ -46,7 +46,7 @@ def test_a_stop_reaches_slow_nodes_however_far_the_first_is_ahead(
         begun[0] += 1
         return GO_ON if stop.exit_status is None else stop.exit_status
 
-    def slow(*given: Any) -> torch.Tensor | None:
+    def slow(*given: Any) -> Parcel | None:
         if next(steps) == asked_at:
             until = time.monotonic() + 30
             while begun[0] <= asked_at + 2 * ahead and time.monotonic() < until:

@@ -31,6 +31,7 @@ from layerline.runtime.stream.wire import packed, unpacked
 from layerline.runtime.stream.worker import GO_ON, StreamWorker
 from layerline.stream_run import StreamRun
 from layerline.transport.base import _Inbox
+from layerline.transport.boundary import Parcel
 from layerline.transport.in_process import InProcess
 from runtime.members_by_hand import Member, members
 from runtime.test_processes import end, start, workers
@@ -124,7 +125,7 @@ def test_no_more_microbatches_wait_than_the_window(window: int) -> None:
         most[0] = max(most[0], len(waiting))
         return found
 
-    def later(*given: Any) -> torch.Tensor | None:
+    def later(*given: Any) -> Parcel | None:
         until = time.monotonic() + 30
         while most[0] < window and time.monotonic() < until:
             time.sleep(0.001)

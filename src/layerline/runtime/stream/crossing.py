@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from layerline.blocks.cost import layer_costs
 from layerline.runtime.model import PRECISIONS
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.model import StreamModel
@@ -53,16 +52,14 @@ class Crossing:
 
 def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
     """One for every block but the last. UsageError where the run's boundary does not fit a block's outputs."""
-    run, encoder = model.run, model.encoder
-    costs = layer_costs(list(model.blocks), encoder.input_shape, encoder.dtype)
-    made = []
-    for index, cost in enumerate(costs[:-1]):
+    run, made = model.run, []
+    for index, shape in enumerate(model.output_shapes[:-1]):
 
         def draw(version: int, index: int = index) -> torch.Generator:
             return generator(run.seed, "codes", index, version)
 
-        ends = run.boundary.ends(cost.output_shape, PRECISIONS[run.precision], draw, device)
-        made.append(Crossing(index, *ends, channels_last=encoder.images))
+        ends = run.boundary.ends(shape, PRECISIONS[run.precision], draw, device)
+        made.append(Crossing(index, *ends, channels_last=model.encoder.images))
     return made
 
 

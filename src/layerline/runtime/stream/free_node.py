@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from layerline.events import Row
+from layerline.runtime.fitting import reading
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free import LABELS
@@ -76,8 +77,9 @@ class FreeNode(StreamNode):
         inlet, buffer = self._inlets[block], self._buffers[block]
         if "codes" in parcel:  # what decodes the others later has to be where they are decoded
             parcel = parcel | {"codes": parcel["codes"].to(self.device)}
-        buffer.put(step, inlet.receiver.accept(parcel))
-        inlet.keep(buffer.parcels)
+        with reading(f"what block {block} put out"):
+            buffer.put(step, inlet.receiver.accept(parcel))
+            inlet.keep(buffer.parcels)
 
     def work(self, block: int) -> FreeStep | None:
         """A step of a block, to be noted by `finish`; None where it has to wait.
@@ -92,7 +94,9 @@ class FreeNode(StreamNode):
                 return None
             source, parcel = taken
             parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
-            x, labels = self._inlets[block].open(parcel), parcel[LABELS]
+            with reading(f"what block {block} put out"):
+                x, labels = self._inlets[block].open(parcel), parcel[LABELS]
+            x = self._fitting(block, x, len(labels))
         else:
             source = number
             x, labels = self.feed.minibatch(source)

@@ -14,6 +14,8 @@ from threading import Lock
 
 from torch import Tensor
 
+from layerline.runtime.fitting import fit, reading
+from layerline.runtime.stream.free import LABELS
 from layerline.runtime.stream.wire import unpacked_parcel
 from layerline.transport.boundary import Parcel, overtaken
 from layerline.transport.message import Key
@@ -37,6 +39,7 @@ class Landing:
     def put(self, key: Key, tensors: dict[str, Tensor]) -> None:
         """A minibatch arrived. LayerlineError if it is none."""
         arrival = key.row, unpacked_parcel(tensors)
+        fit("a minibatch", arrival[1], {LABELS: None})
         with self._lock:
             self._since.append(arrival)
             if len(self._since) > self._size:
@@ -46,9 +49,11 @@ class Landing:
         self._news()
 
     def put_mark(self, key: Key, tensors: dict[str, Tensor]) -> None:
-        """A mark arrived."""
+        """A mark arrived. LayerlineError if it is none."""
+        with reading("a mark"):
+            what = int(tensors["mark"])
         with self._lock:
-            self._before.append((self._since, (key.row, int(tensors["mark"]))))
+            self._before.append((self._since, (key.row, what)))
             self._since = []
         self._news()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from layerline.blocks.cost import layer_costs
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.heads.ahead import MomentumHead
 from layerline.blocks.heads.base import flat
@@ -63,6 +65,12 @@ class StreamModel(Predictor):
         if encoder.images:
             for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @cached_property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of each block, one example's."""
+        costs = layer_costs(list(self.blocks), self.encoder.input_shape, self.encoder.dtype)
+        return tuple(cost.output_shape for cost in costs)
 
     def head(self, block: int) -> nn.Module | None:
         """The head on a block, if there is one."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from layerline.events import Row
+from layerline.runtime.fitting import fit, reading
 from layerline.runtime.stream.crossing import Crossing, coded
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
@@ -17,6 +18,9 @@ from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
 from layerline.runtime.training import below, take_over
 from layerline.transport.boundary import Parcel
+
+GRADIENT = "gradient"
+"""The name of what goes back to the block below."""
 
 
 @dataclass
@@ -76,19 +80,32 @@ class StreamNode:
         every = coded(model, device) if every is None else every
         self._inlets = {block: every[block - 1] for block in blocks if block and every}
         self._outlets = {block: every[block] for block in blocks if block < len(every)}
+        self._taken = {block: model.output_shapes[block - 1] for block in blocks if block}
         self.noted = Noted()
 
     def forward(self, block: int, step: int, part: int, parcel: Parcel | None) -> Parcel:
         """A microbatch through a block; the first block takes it from the training set."""
-        x = self.feed.inputs(step, part) if parcel is None else self._opened(block, parcel)
+        x = self.feed.inputs(step, part) if parcel is None else self._opened(block, step, part, parcel)
         h = self.stages[block].forward(part, x, self.feed.seed(block, step, part))
         outlet = self._outlets.get(block)
         return outlet.sender.encode(h) if outlet else {"outputs": h}
 
-    def _opened(self, block: int, parcel: Parcel) -> Tensor:
+    def _opened(self, block: int, step: int, part: int, parcel: Parcel) -> Tensor:
         """What a block gets of a parcel; they come in the order they were sent, and each is opened at once."""
-        if block - 1 not in self.blocks:  # it came to the host's memory
-            parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
+        if block - 1 in self.blocks:
+            return self._decoded(block, parcel)
+        parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}  # it came to the host's memory
+        with reading(f"what block {block} put out"):
+            x = self._decoded(block, parcel)
+        return self._fitting(block, x, self.feed.count(step, part))
+
+    def _fitting(self, block: int, x: Tensor, examples: int) -> Tensor:
+        """What a block gets from elsewhere. MessageRefused unless it is that many outputs of the block below."""
+        wanted = {"outputs": (examples, *self._taken[block])}
+        fit(f"what block {block} put out", {"outputs": x}, wanted)
+        return x
+
+    def _decoded(self, block: int, parcel: Parcel) -> Tensor:
         inlet = self._inlets.get(block)
         if inlet is None:
             return parcel["outputs"]
@@ -96,14 +113,18 @@ class StreamNode:
         inlet.keep([kept])
         return inlet.open(kept)
 
-    def backward(self, block: int, loss: int, step: int, part: int, gradient: Tensor | None) -> Tensor | None:
-        """A loss's gradient through a block: its own loss (`gradient` None), or one above. Returns what goes on."""
+    def backward(self, block: int, loss: int, step: int, part: int, parcel: Parcel | None) -> Parcel | None:
+        """A loss's gradient through a block: its own loss (`parcel` None), or one above. Returns what goes on."""
         stage = self.stages[block]
-        if gradient is None:
+        if parcel is None:
             labels = self.feed.labels(step, part)
             gradient, (value, right) = stage.own_loss(part, labels, self.feed.share(step, part))
             self.record(block, value, right, labels)
-        return stage.through(part, loss, gradient.to(self.device))
+        else:
+            fit(f"the gradient of what block {block + 1} put out", parcel, {GRADIENT: stage.output_shape(part)})
+            gradient = parcel[GRADIENT].to(self.device)
+        below = stage.through(part, loss, gradient)
+        return None if below is None else {GRADIENT: below}
 
     def record(self, block: int, value: Tensor, right: Tensor, labels: Tensor) -> None:
         """Note a microbatch's mean loss at a block, and how many of its answers were right."""
@@ -130,7 +151,9 @@ class StreamNode:
         """Heads here that are made of the weights of a block elsewhere follow them."""
         for own, followed in self._whole.follows:
             if followed == block and own in self.blocks:
-                self._whole.follow_one(own, [weights[name].to(self.device) for name in sorted(weights, key=int)])
+                wanted = {str(number): weight.shape for number, weight in enumerate(self._whole.watched(own))}
+                fit(f"what came as weights of block {block + 1}", weights, wanted)
+                self._whole.follow_one(own, [weights[name].to(self.device) for name in wanted])
 
     def end_epoch(self, step: int) -> list[Row]:
         """The numbers of the epoch that ends with a step."""

@@ -85,6 +85,10 @@ class Stage:
         self._passed[part] = _Passed(x, h, seed, len(self.reach.at(self.index)))
         return h.detach()
 
+    def output_shape(self, part: int) -> tuple[int, ...]:
+        """Of a microbatch whose backward pass is still to come."""
+        return tuple(self._passed[part].h.shape)
+
     def backward(
         self, part: int, labels: Tensor, gradients: list[Tensor], share: float = 1.0
     ) -> tuple[list[Tensor], tuple[Tensor, Tensor] | None]:

@@ -25,6 +25,7 @@ import torch
 
 from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Minibatch, Row
+from layerline.runtime.fitting import reading
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.doing import Doing
 from layerline.runtime.stream.feed import Feed
@@ -41,7 +42,7 @@ from layerline.transport.message import Key
 
 GO_ON, SAVE = 0, 1
 """Marks; any other is the exit status to stop with."""
-_MARK, _GRADIENT = "mark", "gradient"
+_MARK = "mark"
 _LARGE = 100_000
 """Bytes of a message that says how fast a link is."""
 
@@ -156,7 +157,8 @@ class StreamWorker:
             elif step - source.ago >= self.start:
                 tensors = self._receive(source, node_of(row), step - source.ago)
                 if _MARK in tensors:
-                    self._marks[node_of(row)] = int(tensors.pop(_MARK).item())
+                    with reading("a mark"):
+                        self._marks[node_of(row)] = int(tensors.pop(_MARK).item())
                 if source.carries != Carries.TURN:
                     found = unpacked_parcel(tensors)
         return found
@@ -169,8 +171,7 @@ class StreamWorker:
             case Action.BACKWARD:
                 assert isinstance(row.step.shard, int)
                 loss = block + row.step.shard // self.stream.microbatches
-                gradient = node.backward(block, loss, step, part, value[_GRADIENT] if value else None)
-                return None if gradient is None else {_GRADIENT: gradient}
+                return node.backward(block, loss, step, part, value)
             case _:
                 node.update(block, step)
                 return None
