@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
+
+from torch import Tensor
 
 from layerline.baselines.group import process_group
-from layerline.baselines.pipeline import PipelineStep
+from layerline.baselines.pipeline import PipelineStep, shapes
 from layerline.baselines.planning import division_of
 from layerline.baselines.replica import ReplicaStep
 from layerline.baselines.step import MethodStep
@@ -21,7 +24,7 @@ from layerline.data.text_set import AnySet
 from layerline.errors import UsageError
 from layerline.events import Listener
 from layerline.reporting.run_folder import RunFolder
-from layerline.runtime.members import Board, join_seconds, silence_seconds
+from layerline.runtime.members import Board, Membership, join_seconds, silence_seconds
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
@@ -43,10 +46,18 @@ class MethodJob(BaseStreamJob):
     """A run with a method and everything it needs."""
 
     stream: Division
+    travels: Sequence[Tensor] = field(default=(), compare=False)
+    """What goes from stage to stage of a pipeline; empty where there are none, or this process is none of several."""
 
     @cached_property
     def plan(self) -> Plan:
         return self.stream.plan(self.stream.ahead + 1)
+
+    def of(self, member: Membership | None) -> Self:
+        if member is None or isinstance(self.stream, Replicated):
+            return self
+        travels = shapes(self.model, self.stream)  # while the whole network is here
+        return replace(self, travels=travels).holding(self.stream.owned[member.rank])
 
     def sitting(self, folder: RunFolder | None, heard: Listener, stop: Stop, board: Board | None) -> MethodMember:
         assert folder
@@ -99,7 +110,7 @@ class MethodMember(Member):
         division = self.job.stream
         if isinstance(division, Replicated):
             return ReplicaStep(self.job.model, node, self.feed, division, number)
-        return PipelineStep(self.job.model, node, self.feed, division, number)
+        return PipelineStep(self.job.model, node, self.feed, division, number, self.job.travels)
 
 
 def method_job(run: StreamRun, model: StreamModel, data: AnySet) -> MethodJob:

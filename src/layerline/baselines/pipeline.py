@@ -63,18 +63,25 @@ class NotedStage(PipelineStage):
 
 
 class PipelineStep(MethodStep):
-    """The stages of node `number`. The process group stands."""
+    """The stages of node `number`. The process group stands. `travels`: what `shapes` says of the whole network."""
 
-    def __init__(self, model: StreamModel, node: StreamNode, feed: Feed, division: Pipelined, number: int) -> None:
+    def __init__(
+        self,
+        model: StreamModel,
+        node: StreamNode,
+        feed: Feed,
+        division: Pipelined,
+        number: int,
+        travels: Sequence[Tensor],
+    ) -> None:
         super().__init__(node, number, feed, division.order())
         run = model.run
         assert run.method
-        self._parts, self._rows = run.microbatches, -(-run.batch_size // run.microbatches)
+        self._parts, self._rows = run.microbatches, len(travels[0])
         self._mine = division.stages_of(number)
         self._last = len(division.stages) - 1
         self._stages = division.stages
         self._loss = Loss(node, model.reach.blocks - 1, run.smoothing)
-        travels = shapes(model, feed, [stage.stop for stage in division.stages], self._rows)
         stages = []
         for stage in self._mine:
             part = Part(model, division.stages[stage], feed, self._rows).train()
@@ -103,13 +110,15 @@ class PipelineStep(MethodStep):
         return ((Mark(Action.UPDATE, stage), self._stages[stage]) for stage in self._mine)
 
 
-def shapes(model: StreamModel, feed: Feed, ends: Sequence[int], rows: int) -> list[Tensor]:
-    """What enters the first stage, and leaves every stage (its blocks end before block `ends[i]`): shape and type."""
+def shapes(model: StreamModel, division: Pipelined) -> list[Tensor]:
+    """What enters the first stage, and leaves every stage: shape and type. All blocks have to be here."""
+    run, encoder, ends = model.run, model.encoder, [stage.stop for stage in division.stages]
+    rows = -(-run.batch_size // run.microbatches)
+    h = torch.zeros(1, *encoder.input_shape, dtype=encoder.dtype)
+    found = [h.new_empty(rows, *h.shape[1:])]
     with torch.no_grad(), predicting(model):
-        x = padded([feed.inputs(0, 0)[:1]], rows, 1)
-        found, h = [x], x[:1]
         for number, block in enumerate(model.blocks, 1):
-            with model.autocast(x.device):
+            with model.autocast(h.device):
                 h = block(h)
             if number in ends:
                 found.append(h.new_empty(rows, *h.shape[1:]))
