@@ -66,8 +66,9 @@ _STREAM_CIFAR = {
     "augment": {"shift": 4, "flip": True, "fill": "reflect"},
     "network": {"kind": "conv"},
     "batch_size": 128,
-    "epochs": 15,
-    "optimizer": {"kind": "sgd", "lr": 0.1},
+    "epochs": 30,
+    "optimizer": {"kind": "sgd", "lr": 0.1, "weight_decay": 0.001},
+    "smoothing": 0.1,
     "rate": {"kind": "cosine", "warmup": 1.0},
 }
 
@@ -223,7 +224,7 @@ PRESETS = (
     Preset(
         "dgl-cifar10",
         "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
-        "about 25 minutes on one core with bf16 units; 86.8 % on the validation split",
+        "about 50 minutes on one core with bf16 units; 89.5 % on the validation split",
         _STREAM_CIFAR,
     ),
     Preset(
