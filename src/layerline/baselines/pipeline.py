@@ -111,15 +111,15 @@ class PipelineStep(MethodStep):
 
 
 def shapes(model: StreamModel, division: Pipelined) -> list[Tensor]:
-    """What enters the first stage, and leaves every stage: shape and type. All blocks have to be here."""
+    """What enters the first stage, and leaves every stage: tensors without numbers. All blocks have to be here."""
     run, encoder, ends = model.run, model.encoder, [stage.stop for stage in division.stages]
     rows = -(-run.batch_size // run.microbatches)
     h = torch.zeros(1, *encoder.input_shape, dtype=encoder.dtype)
-    found = [h.new_empty(rows, *h.shape[1:])]
+    found = [h.new_empty(rows, *h.shape[1:], device="meta")]
     with torch.no_grad(), predicting(model):
         for number, block in enumerate(model.blocks, 1):
             with model.autocast(h.device):
                 h = block(h)
             if number in ends:
-                found.append(h.new_empty(rows, *h.shape[1:]))
+                found.append(h.new_empty(rows, *h.shape[1:], device="meta"))
     return found

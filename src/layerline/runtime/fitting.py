@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from layerline.errors import MessageRefused
@@ -33,9 +34,11 @@ def reading(what: str) -> Iterator[None]:
     """While nothing is done but to decode what came: MessageRefused where that fails."""
     try:
         yield
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # says nothing of what came
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         why = f"there is no {error} in it" if isinstance(error, KeyError) else str(error).split("\n")[0]
-        raise MessageRefused(f"{what} was refused: {why}", hint=SAME_RUN) from None
+        raise MessageRefused(f"{what} was refused: {why}", hint=SAME_RUN) from error
 
 
 def _product(sizes: Sequence[int]) -> str:

@@ -75,12 +75,14 @@ class Receiver(ABC):
     """The end of a boundary that outputs go to."""
 
     def accept(self, parcel: Parcel) -> Parcel:
-        """What is to be kept of a parcel that arrived, until it is decoded. They come in the order they were sent."""
+        """What is to be kept of a parcel that arrived, until it is decoded. They come in the order they were sent.
+        ValueError if it does not fit."""
         return parcel
 
     @abstractmethod
     def decode(self, parcel: Parcel) -> Tensor:
-        """Outputs [B, …] of a kept parcel, as often as one likes."""
+        """Outputs [B, …] of a kept parcel, as often as one likes. LookupError, ValueError or RuntimeError if it has
+        none."""
 
     @abstractmethod
     def keep(self, parcels: Iterable[Parcel]) -> None:
@@ -131,7 +133,7 @@ class _SimpleBoundary(BaseBoundary):
 
     @abstractmethod
     def read(self, parcel: Parcel, dtype: torch.dtype) -> Tensor:
-        """The outputs."""
+        """The outputs. KeyError or ValueError if the parcel is no such one."""
 
     def ends(
         self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
@@ -187,7 +189,10 @@ class Int8Outputs(_SimpleBoundary):
         return {"steps": (h.float() / step).round_().to(torch.int8), "step": step}
 
     def read(self, parcel: Parcel, dtype: torch.dtype) -> Tensor:
-        return (parcel["steps"].float() * parcel["step"]).to(dtype)
+        steps, step = parcel["steps"], parcel["step"]
+        if step.shape != (len(steps), *[1] * (steps.ndim - 1)):
+            raise ValueError(f"of {len(steps)} examples the steps have the shape {list(step.shape)}")
+        return (steps.float() * step).to(dtype)
 
 
 class VectorQuantised(BaseBoundary):
@@ -217,7 +222,7 @@ class VectorQuantised(BaseBoundary):
                 hint=f"choose --dims to divide {channels}, such as {_divisor(channels, self.dims)}",
             )
         book = Codebook.empty(channels // self.dims, self.codes, self.dims, self.decay, draw, device)
-        return QuantisingSender(self, book, device), QuantisingReceiver(bits(self.codes), dtype)
+        return QuantisingSender(self, book, device), QuantisingReceiver(bits(self.codes), dtype, book.codes_GKD.shape)
 
 
 class QuantisingSender(Sender):
@@ -256,17 +261,22 @@ class QuantisingSender(Sender):
 class QuantisingReceiver(Receiver):
     """Holds the versions of the codes that something it keeps was coded with, and the latest."""
 
-    def __init__(self, width: int, dtype: torch.dtype) -> None:
+    def __init__(self, width: int, dtype: torch.dtype, shape: torch.Size) -> None:
         self.versions: dict[int, Tensor] = {}
-        self._width, self._dtype = width, dtype
+        self._width, self._dtype, self._shape = width, dtype, shape
 
     def accept(self, parcel: Parcel) -> Parcel:
         if "codes" in parcel:
+            if parcel["codes"].shape != self._shape:
+                raise ValueError(f"codes have the shape {list(parcel['codes'].shape)}, wanted is {list(self._shape)}")
             self.versions[int(parcel["version"])] = parcel["codes"]
         return {name: tensor for name, tensor in parcel.items() if name != "codes"}
 
     def decode(self, parcel: Parcel) -> Tensor:
-        codes = self.versions[int(parcel["version"])]
+        version = int(parcel["version"])
+        if version not in self.versions:
+            raise ValueError(f"version {version} of the codes never came")
+        codes = self.versions[version]
         shape = tuple(parcel["shape"].tolist())
         groups, _, dims = codes.shape
         indices = unpack(parcel["indices"], self._width, math.prod(shape) // dims).view(-1, groups)

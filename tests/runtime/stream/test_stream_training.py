@@ -131,6 +131,12 @@ def test_all_heads_together_weigh_each_twice_as_much_as_the_one_before() -> None
     torch.testing.assert_close(scores["all-heads"], (logs["block-1"] + 2 * logs["block-2"] + 4 * logs["last"]) / 7)
 
 
+def test_all_heads_of_a_deep_network() -> None:
+    """The weight of the last of 66 would be 2**65, which is no number for PyTorch."""
+    run = run_of(epochs=1, max_steps=1, network={"kind": "conv", "widths": [3] * 66, "classifier": "linear"})
+    assert 0 <= api.train(run, data=pictures()).values["readouts"]["all-heads"] <= 1
+
+
 def test_a_network_with_one_loss_has_one_readout() -> None:
     assert list(api.train(run_of(epochs=1, reach="all"), data=pictures()).values["readouts"]) == ["last"]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from layerline.data.digits import load_digits
 from layerline.errors import MessageRefused
+from layerline.runtime.fitting import reading
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free import LABELS
 from layerline.runtime.stream.free_node import FreeNode, FreeStep
@@ -71,8 +72,26 @@ def test_outputs(kind: str) -> None:
         {"shape": lambda t: -t},
         {"codes": lambda t: t[:, :1]},
         {"codes": lambda t: t[0]},
+        {"codes": lambda t: t[:1]},
+        {"codes": lambda t: t[:, :, :0]},
+        {"shape": lambda t: t[0]},
+        {"shape": lambda t: t.float()},
+        {"version": lambda t: t * torch.inf},
     ],
-    ids=["too few", "another version", "two versions", "no image", "less than nothing", "too few codes", "no groups"],
+    ids=[
+        "too few",
+        "another version",
+        "two versions",
+        "no image",
+        "less than nothing",
+        "too few codes",
+        "no groups",
+        "one group, which would be spread over all",
+        "codes of no channels",
+        "one number",
+        "half pixels",
+        "no number",
+    ],
 )
 def test_codes(damage: dict[str, Callable[[Tensor], Tensor] | None]) -> None:
     run = run_of(boundary=KINDS["vq"])
@@ -84,6 +103,24 @@ def test_codes(damage: dict[str, Callable[[Tensor], Tensor] | None]) -> None:
             parcel[name] = change(tensor)
     with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: "):
         above.forward(2, 0, 0, parcel)
+
+
+def test_numbers() -> None:
+    """What broadcasting would have spread, and numbers of another kind."""
+    below, above = nodes_of(run_of(boundary=KINDS["int8"]))
+    parcel = sent(below)
+    for step in (parcel["step"][:1], parcel["step"].sum()):
+        with pytest.raises(MessageRefused, match=r"of 200 examples the steps have the shape \["):
+            above.forward(2, 0, 0, parcel | {"step": step})
+    below, above = nodes_of(run_of())
+    for dtype in (torch.float64, torch.int64):
+        with pytest.raises(MessageRefused, match=rf"^what block 2 put out was refused: its numbers are {dtype}"):
+            above.forward(2, 0, 0, {"outputs": sent(below)["outputs"].to(dtype)})
+
+
+def test_no_memory_is_nobody_elses_message() -> None:
+    with pytest.raises(torch.OutOfMemoryError), reading("it"):
+        raise torch.OutOfMemoryError("there is none left")
 
 
 def test_gradients() -> None:
@@ -130,6 +167,9 @@ def test_minibatches_of_blocks_that_run_freely(kind: str) -> None:
             take(free_node(kind), rest)
     with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: 'outputs' is"):
         take(free_node(kind), parcel | {LABELS: labels[:-1]})
+    for wrong in (labels + 100, labels - 100, labels.float(), labels[:, None], labels[0], labels[:0]):
+        with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: .*labels"):
+            take(free_node(kind), parcel | {LABELS: wrong})
     assert take(free_node(kind), parcel | {LABELS: labels}) is not None
 
 

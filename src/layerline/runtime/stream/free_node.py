@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from layerline.errors import MessageRefused
 from layerline.events import Row
-from layerline.runtime.fitting import reading
+from layerline.runtime.fitting import fit, reading
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free import LABELS
@@ -28,6 +29,7 @@ from layerline.runtime.stream.own_step import learn, pass_on
 from layerline.runtime.stream.replay import ReplayBuffer
 from layerline.runtime.training import below
 from layerline.transport.boundary import Parcel
+from layerline.transport.message import SAME_RUN
 
 
 @dataclass
@@ -77,9 +79,21 @@ class FreeNode(StreamNode):
         inlet, buffer = self._inlets[block], self._buffers[block]
         if "codes" in parcel:  # what decodes the others later has to be where they are decoded
             parcel = parcel | {"codes": parcel["codes"].to(self.device)}
-        with reading(f"what block {block} put out"):
-            buffer.put(step, inlet.receiver.accept(parcel))
-            inlet.keep(buffer.parcels)
+        buffer.put(step, self._accepted(block, parcel))
+        inlet.keep(buffer.parcels)
+
+    def _accepted(self, block: int, parcel: Parcel) -> Parcel:
+        """What is kept of a minibatch. MessageRefused where it came from elsewhere, and has no labels of this data."""
+        accept = self._inlets[block].receiver.accept
+        if not self._from_elsewhere(block):
+            return accept(parcel)
+        what, labels = f"what block {block} put out", parcel[LABELS]
+        wanted = self._model.encoder.input_shape if self._model.run.reads_text else ()
+        fit(what, parcel, {LABELS: (max(1, len(labels) if labels.ndim else 0), *wanted)})
+        if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(self._model.classes):
+            raise MessageRefused(f"{what} was refused: its labels are no classes of this data", hint=SAME_RUN)
+        with reading(what):
+            return accept(parcel)
 
     def work(self, block: int) -> FreeStep | None:
         """A step of a block, to be noted by `finish`; None where it has to wait.
@@ -94,9 +108,7 @@ class FreeNode(StreamNode):
                 return None
             source, parcel = taken
             parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
-            with reading(f"what block {block} put out"):
-                x, labels = self._inlets[block].open(parcel), parcel[LABELS]
-            x = self._fitting(block, x, len(labels))
+            x, labels = self._open(block, parcel), parcel[LABELS]
         else:
             source = number
             x, labels = self.feed.minibatch(source)
@@ -111,6 +123,14 @@ class FreeNode(StreamNode):
         if h.is_cuda:
             torch.cuda.synchronize()  # a slow-down is a multiple of the time that the step took
         return FreeStep(block, source, number, learns, begin, made)
+
+    def _open(self, block: int, parcel: Parcel) -> Tensor:
+        """What a block learns from."""
+        if not self._from_elsewhere(block):
+            return self._inlets[block].open(parcel)
+        with reading(f"what block {block} put out"):
+            x = self._inlets[block].open(parcel)
+        return self._fitting(block, x, len(parcel[LABELS]))
 
     def finish(self, step: FreeStep) -> tuple[Row | None, Parcel | None]:
         """A step has taken its time: the numbers of the epoch that ends with it; what goes to the next node."""

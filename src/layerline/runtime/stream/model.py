@@ -186,7 +186,7 @@ class StreamModel(Predictor):
         return named
 
     def _scores(self, raw: Tensor, blocks: Sequence[int]) -> Tensor:
-        """After one block its scores; of several, 2^k of the k-th one's log-probabilities."""
+        """After one block its scores; of several, their log-probabilities together."""
         x, found = self.encoded(raw), []
         for index, module in enumerate(self.blocks[: blocks[-1] + 1]):
             x = module(x)
@@ -196,8 +196,10 @@ class StreamModel(Predictor):
                 found.append(scores.float())
         if len(found) == 1:
             return found[0]
-        weighted = [2**k * torch.log_softmax(scores, -1) for k, scores in enumerate(found)]
-        return torch.stack(weighted).sum(0) / (2 ** len(found) - 1)
+        together = torch.log_softmax(found[0], -1)
+        for scores in found[1:]:  # those before count half as much again: powers of 2 overflow in deep networks
+            together = together / 2 + torch.log_softmax(scores, -1)
+        return together / (2 - 2.0 ** (1 - len(found)))
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The run's precision for forward passes of any module."""

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerline.errors import MessageRefused
 from layerline.events import Row
 from layerline.runtime.fitting import fit, reading
+from layerline.runtime.model import PRECISIONS
 from layerline.runtime.stream.crossing import Crossing, coded
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
@@ -18,6 +20,7 @@ from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
 from layerline.runtime.training import below, take_over
 from layerline.transport.boundary import Parcel
+from layerline.transport.message import SAME_RUN
 
 GRADIENT = "gradient"
 """The name of what goes back to the block below."""
@@ -92,17 +95,22 @@ class StreamNode:
 
     def _opened(self, block: int, step: int, part: int, parcel: Parcel) -> Tensor:
         """What a block gets of a parcel; they come in the order they were sent, and each is opened at once."""
-        if block - 1 in self.blocks:
+        if not self._from_elsewhere(block):
             return self._decoded(block, parcel)
         parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}  # it came to the host's memory
         with reading(f"what block {block} put out"):
             x = self._decoded(block, parcel)
         return self._fitting(block, x, self.feed.count(step, part))
 
+    def _from_elsewhere(self, block: int) -> bool:
+        return block > 0 and block - 1 not in self.blocks
+
     def _fitting(self, block: int, x: Tensor, examples: int) -> Tensor:
         """What a block gets from elsewhere. MessageRefused unless it is that many outputs of the block below."""
-        wanted = {"outputs": (examples, *self._taken[block])}
-        fit(f"what block {block} put out", {"outputs": x}, wanted)
+        what = f"what block {block} put out"
+        fit(what, {"outputs": x}, {"outputs": (examples, *self._taken[block])})
+        if x.dtype not in (torch.float32, PRECISIONS[self.feed.run.precision]):
+            raise MessageRefused(f"{what} was refused: its numbers are {x.dtype}", hint=SAME_RUN)
         return x
 
     def _decoded(self, block: int, parcel: Parcel) -> Tensor:
