@@ -225,7 +225,7 @@ PRESETS = (
     Preset(
         "dgl-cifar10",
         "decoupled greedy learning on CIFAR-10: five convolutions, a head on each, no gradient between them",
-        "about 50 minutes on one core with bf16 units; 89.5 % on the validation split",
+        "54 minutes on one core with bf16 units; 89.86 % (90.14 % by all heads together)",
         _STREAM_CIFAR,
     ),
     Preset(
@@ -243,7 +243,7 @@ PRESETS = (
     Preset(
         "interlocking-shakespeare",
         "interlocking backprop on tinyshakespeare: a Transformer whose decoders are trained by the next one's loss",
-        "not measured yet",
+        "7 minutes on one core; 2.302 bits per character of the last tenth",
         _STREAM_SHAKESPEARE | {"reach": 2},
     ),
     Preset(
@@ -255,7 +255,7 @@ PRESETS = (
     Preset(
         "backprop-shakespeare",
         "plain backprop on tinyshakespeare: the network of interlocking-shakespeare",
-        "not measured yet",
+        "6 minutes on one core; 2.214 bits per character of the last tenth",
         _STREAM_SHAKESPEARE | {"reach": "all"},
     ),
 )
