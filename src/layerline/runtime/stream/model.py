@@ -32,7 +32,7 @@ from layerline.stream_run import StreamRun
 
 _ROWS, _CPU_ROWS = 512, 64
 """Examples of a forward pass outside the training step; on CPUs so few that what goes from layer to layer stays in
-caches: a quarter to a third faster."""
+caches, which takes 15 to 44 % less time than 512 (two networks, two precisions)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class StreamModel(Predictor):
     @cached_property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of each block, one example's."""
+        # Ahead of any thread: the counter behind it disturbs what others compute gradients of meanwhile.
         costs = layer_costs(list(self.blocks), self.encoder.input_shape, self.encoder.dtype)
         return tuple(cost.output_shape for cost in costs)
 
@@ -197,7 +198,7 @@ class StreamModel(Predictor):
         if len(found) == 1:
             return found[0]
         together = torch.log_softmax(found[0], -1)
-        for scores in found[1:]:  # those before count half as much again: powers of 2 overflow in deep networks
+        for scores in found[1:]:  # what came before counts half; powers of 2 would overflow in deep networks
             together = together / 2 + torch.log_softmax(scores, -1)
         return together / (2 - 2.0 ** (1 - len(found)))
 
