@@ -18,11 +18,12 @@ loopback interface. What is compared, always the same images a step:
     DGL, one node        for comparison: nothing crosses a link
     backprop, one node   likewise
 
-Images mean nothing, and accuracy is not looked at: a way to learn that needs more epochs may still lose. Throughput is
-that of steps in the middle of a run, from the end of the first recorded ones to the last (of PFF and of one node: of
-the whole run). MB a step is what both nodes' interfaces sent, everything included, also
-the finished blocks' way home. A run is repeated
-for every seed, all ways and links before the next; cells are the median, and in brackets the lowest and the highest.
+Each way has the microbatches that it is fastest with of 1, 2 and 4: whole minibatches with reach 1, where they follow
+each other anyway, two parts with reach 2, four with backprop. Images mean nothing, and accuracy is not looked at: a way
+to learn that needs more epochs may still lose. Throughput is that of steps in the middle of a run, from the end of the
+first recorded ones to the last (of PFF and of one node: of the whole run). MB a step is what both nodes' interfaces
+sent, everything included, also the finished blocks' way home. A run is repeated for every seed, all ways and links
+before the next; cells are the median, and in brackets the lowest and the highest.
 
 With --delay-ms a packet takes so long from one node to the other, each way. Every run is kept as a file in --results,
 and is not done again unless its flags have changed. Namespaces and processes are gone at the end, also after Ctrl-C.
@@ -55,17 +56,17 @@ from shaped_link import ADDRESSES, Shape, link, why_not
 CHAPTERS, CHAPTER_IMAGES = 8, 60_000
 """Of PFF: a slot of MNIST's size, which is what hides a transfer."""
 STREAM = ("dgl-cifar10", "--checkpoint-seconds", "3600")
+LOCAL = (*STREAM, "--reach", "1")
 PARTS = ("--microbatches", "4")
-LOCAL = (*STREAM, "--reach", "1", *PARTS, "--window", "8")  # two minibatches: room for the slowest link
 WAYS: dict[str, tuple[str, ...]] = {
     "DGL": LOCAL,
     "DGL, coded": (*LOCAL, "--boundary", "vq", "--dims", "4", "--codes", "16"),
-    "interlocking": (*STREAM, "--reach", "2", *PARTS),
+    "interlocking": (*STREAM, "--reach", "2", "--microbatches", "2"),
     "backprop, ours": (*STREAM, "--reach", "all", *PARTS),
     "1F1B": (*STREAM, "--reach", "all", "--method", "1f1b", *PARTS),
     "DDP": (*STREAM, "--reach", "all", "--method", "ddp"),
     "PFF": ("pff-mnist", "--schedule", "all-layers", "--widths", "1000,1000,1000,1000"),
-    "DGL, one node": (*STREAM, "--reach", "1"),
+    "DGL, one node": LOCAL,
     "backprop, one node": (*STREAM, "--reach", "all", "--method", "plain"),
 }
 _ALONE = "one node"

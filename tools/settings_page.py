@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from layerline.base_run import BaseRun
 from layerline.cli.components import Setting, settings_below
@@ -141,6 +141,9 @@ def _values(annotation: Any, bounds: Iterable[Any]) -> str:
         return " or ".join([*parts, "left out"] if type(None) in get_args(annotation) else parts)
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        kind, *fields = get_args(annotation)
+        return _values(kind, [bound for field in fields for bound in field.metadata])
     if get_origin(annotation) is tuple:
         return "list of " + _values(get_args(annotation)[0], ()).replace("number", "numbers")
     words = {int: "whole number", float: "number", bool: "yes or no", str: "text"}

@@ -204,7 +204,7 @@ def test_examples_a_network_cannot_take(network: BaseArchitecture, input_shape: 
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValidationError, match="width of 10 cannot be shared by 4 attention heads"):
         Transformer(width=10)
-    with pytest.raises(ValidationError, match="a layer of 0 channels"):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
         Conv(widths=(4, 0))
     with pytest.raises(ValidationError):
         ResNet(depth=19)  # type: ignore[arg-type]

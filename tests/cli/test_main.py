@@ -38,6 +38,10 @@ _WRONG = [
     ("train digits --widths 64,x", "--widths should be a valid integer, got x in 64,x"),
     ("train digits --widths 64", "the goodness readout leaves out 1 of 1 block(s)"),
     ("train digits --widths 64 --readout softmax", "the softmax readout leaves out 1 of 1 block(s)"),
+    (
+        "train dgl-cifar10 --head.widths 8,0 --head conv",
+        "--head.widths should be greater than or equal to 1, got 0 in 8,0",
+    ),
     ("train digits --chapters 3", "3 chapters do not divide 40 epochs\n  try --chapters 2"),
     ("train digits --loss symbaa", "--loss: there is no 'symbaa'; did you mean 'symba'?"),
     ("train digits --order chapter", "--order: there is no 'chapter'; did you mean 'chapters'?"),

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from layerline.blocks.layer import (
     BaseArchitecture,
+    Channels,
     Classifier,
     Layer,
     PoolLinear,
@@ -101,17 +102,10 @@ class Conv(BaseArchitecture):
     """The small network of the DGL paper on CIFAR-10 (Belilovsky et al., arXiv 1901.08164): 3×3 convolutions."""
 
     kind: Literal["conv"] = "conv"
-    widths: tuple[int, ...] = Field(default=(64, 128, 128, 256, 256), min_length=1)
+    widths: Channels = Field(default=(64, 128, 128, 256, 256), min_length=1)
     """Channels of each layer. Where they grow, 2×2 max-pooling comes before the convolution (authors' code)."""
     classifier: Literal["mlp", "linear"] = "mlp"
     """"mlp": mean over quarters and two hidden layers (authors' code); "linear": global mean and a linear layer."""
-
-    @field_validator("widths")
-    @classmethod
-    def _positive(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if min(widths) < 1:
-            raise ValueError(f"a layer of {min(widths)} channels")
-        return widths
 
     def layers(self, input_shape: tuple[int, ...], classes: int) -> list[nn.Module]:
         grows = [False, *(later > earlier for earlier, later in pairwise(self.widths))]

@@ -13,13 +13,17 @@ A network is a list: a stem or an embedding where it has one, layers, and a clas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Annotated, Self
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from layerline.blocks.pool import grid_mean
 from layerline.errors import UsageError
 from layerline.settings import Settings
+
+Channels = tuple[Annotated[int, Field(ge=1)], ...]
+"""Of convolutions that follow each other."""
 
 
 class Stem(nn.Module):

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import nn
 
 from layerline.blocks.heads.base import BaseHead
-from layerline.blocks.layer import PoolLinear
+from layerline.blocks.layer import Channels, PoolLinear
 from layerline.blocks.pool import GridMean
 
 
@@ -100,7 +100,7 @@ class ConvHead(BaseHead):
     """The head of interlocking backpropagation on ResNets (arXiv 2010.04116): conv, norm, conv, norm, pool, linear."""
 
     kind: Literal["conv"] = "conv"
-    widths: tuple[int, ...] = (128, 64)
+    widths: Channels = (128, 64)
     """Channels of the 3×3 convolutions; the authors' example: 128, 64."""
 
     def build(self, block_output_shape: tuple[int, ...], classes: int, ahead: Sequence[nn.Module]) -> nn.Module:
