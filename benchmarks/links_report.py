@@ -76,6 +76,8 @@ def plot(found: Found, path: Path) -> None:
             shares = [each / medians["loopback"] for each in medians.values()]
             right.plot(at, shares, marker="o", markersize=4, **style)
     left.set(ylabel="images a second", yscale="log")
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("{x:g}")
     right.set(ylabel="of the throughput on loopback", ylim=(0, None))
     for axes in (left, right):
         axes.set_xticks(range(len(links)), links)

@@ -10,6 +10,11 @@ import pytest
 from links import WAYS, steps_a_second, wanted
 from links_report import lines, plot, sentence
 
+from layerline.cli.flags import add_settings, settings_of
+from layerline.cli.resolve import resolve
+from layerline.run import Run
+from layerline.stream_run import StreamRun
+
 
 def given(**named: Any) -> argparse.Namespace:
     every: dict[str, Any] = {"ways": list(WAYS), "links": ["loopback", "100mbit", "delay"], "seeds": [0, 1]}
@@ -20,6 +25,15 @@ def test_every_cell_is_a_run_of_its_own() -> None:
     cells = wanted(given())
     assert len({cell.name for cell in cells}) == len({str(cell.flags) for cell in cells}) == len(cells)
     assert len(cells) == 2 * (7 * 3 + 2), "one node crosses no link"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_is_a_run_that_there_is(way: str) -> None:
+    start, *flags = wanted(given(ways=[way], links=["loopback"], seeds=[0]))[0].words
+    root = StreamRun if start == "dgl-cifar10" else Run
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_settings(parser, root)
+    assert isinstance(resolve(start, flags=settings_of(parser.parse_args(flags))), root)
 
 
 def bar(node: int, lane: int, step: int, begin: float, end: float) -> dict[str, Any]:

@@ -28,7 +28,11 @@ def explain(error: ValidationError, root: type[Settings], settings: dict[str, An
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
-    return f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    said = first["msg"].removeprefix("Value error, ")
+    got = (
+        "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    )  # a component's is told in the message
+    return f"{name}: {said[0].lower()}{said[1:]}{got}"
 
 
 def nearest(leaf: str, beside: Iterable[str], root: type[Settings], settings: dict[str, Any]) -> str:

@@ -36,6 +36,9 @@ class StreamRun(BaseRun):
     """Everything that decides the result of a training in a stream."""
 
     kind: Literal["stream"] = "stream"
+    dataset: str = "mnist"
+    """A known set, an .npz file, an image folder, hf:NAME of the Hugging Face hub, or a text: tinyshakespeare, a .txt
+    file."""
     network: Architecture = Conv()
     """The layers."""
     cut: Cut = CutLayers()

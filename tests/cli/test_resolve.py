@@ -17,6 +17,7 @@ from layerline.objectives.losses import Logistic, SiluMargin, SymBa
 from layerline.presets.presets import PRESETS, preset
 from layerline.readouts.readouts import AllHeads, Goodness, LastHead, Softmax
 from layerline.run import Run
+from layerline.schedules.single_layer import SingleLayer
 
 
 def resolve(*words: Any, **flags: Any) -> Run:
@@ -47,6 +48,20 @@ def test_flag_over_file_over_preset(tmp_path: Path) -> None:
     run = resolve("digits", config, {"seed": 2})
     assert (run.seed, run.batch_size, run.epochs) == (2, 32, preset("digits").run.epochs)
     assert run.objective == ForwardForward(loss=SiluMargin(beta=3.0))
+
+
+def test_another_number_of_nodes_leaves_out_what_was_said_of_each(tmp_path: Path) -> None:
+    """A free run over two nodes could not be done again by one: --nodes 1 was refused for the file's speeds."""
+    free = _toml(tmp_path, 'kind = "stream"\npreset = "dgl-async-cifar10"\nnodes = 2\nspeeds = [1, 2]\nowns = [3, 2]\n')
+    said: list[str] = []
+    alone = resolving.resolve(free, flags={"nodes": 1}, say=said.append)
+    assert alone == preset("dgl-async-cifar10").run
+    assert "of 2 nodes are left out" in said[0]
+    assert resolving.resolve(free, flags={"nodes": 3, "speeds": [1, 1, 2]}).speeds == (1, 1, 2)
+    assert resolving.resolve(free, flags={"nodes": 2, "seed": 3}).speeds == (1, 2)
+
+    owned = 'preset = "pff-mnist"\nnodes = 2\n[schedule]\nkind = "single-layer"\nowns = [1, 3]\n'
+    assert resolve(_toml(tmp_path, owned, "pff.toml"), flags={"nodes": 4}).schedule == SingleLayer()
 
 
 def test_a_file_lies_over_the_preset_it_names(tmp_path: Path) -> None:

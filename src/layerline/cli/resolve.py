@@ -52,6 +52,8 @@ def resolve(
     below = root().to_dict() if name == _CUSTOM else preset(name).run.to_dict()
     settings = below
     for layer in layers:
+        if layer.settings.get("nodes", settings["nodes"]) != settings["nodes"]:
+            settings = _without_shares(settings, say)
         settings = layer.over(settings)
     if root is Run and not any(layer.names("readout") for layer in layers):
         settings = _with_natural_readout(settings, below, say)
@@ -105,6 +107,16 @@ def _with_natural_readout(settings: Table, below: Table, say: Callable[[str], No
         return settings
     say(f"readout {readable[0]}, as {objective} has no {readout} to read (--readout chooses)")
     return settings | {"readout": {"kind": readable[0]}}
+
+
+def _without_shares(settings: Table, say: Callable[[str], None]) -> Table:
+    """For another number of nodes: without what was said of each of these."""
+    kept = {name: value for name, value in settings.items() if name not in ("speeds", "owns") or not value}
+    if settings.get("schedule", {}).get("owns"):
+        kept["schedule"] = {name: value for name, value in settings["schedule"].items() if name != "owns"}
+    if kept != settings:
+        say(f"speeds and shares of {settings['nodes']} nodes are left out (--speeds and --owns give others)")
+    return kept
 
 
 def _refuse_unused(run: AnyRun, flags: Mapping[str, Any]) -> None:
