@@ -29,9 +29,8 @@ def explain(error: ValidationError, root: type[Settings], settings: dict[str, An
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"{name}: there is no '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
     said = first["msg"].removeprefix("Value error, ")
-    got = (
-        "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-    )  # a component's is told in the message
+    whole = isinstance(first["input"], dict)  # a component, whose message names what is wrong in it
+    got = "" if whole else f", got {first['input']!r}"
     return f"{name}: {said[0].lower()}{said[1:]}{got}"
 
 

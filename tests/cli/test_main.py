@@ -42,6 +42,10 @@ _WRONG = [
         "train dgl-cifar10 --head.widths 8,0 --head conv",
         "--head.widths should be greater than or equal to 1, got 0 in 8,0",
     ),
+    (
+        "train interlocking-shakespeare --attention-heads 3",
+        "preset interlocking-shakespeare: network: a width of 128 cannot be shared by 3 attention heads\n",
+    ),
     ("train digits --chapters 3", "3 chapters do not divide 40 epochs\n  try --chapters 2"),
     ("train digits --loss symbaa", "--loss: there is no 'symbaa'; did you mean 'symba'?"),
     ("train digits --order chapter", "--order: there is no 'chapter'; did you mean 'chapters'?"),

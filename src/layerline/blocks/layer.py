@@ -23,7 +23,7 @@ from layerline.errors import UsageError
 from layerline.settings import Settings
 
 Channels = tuple[Annotated[int, Field(ge=1)], ...]
-"""Of convolutions that follow each other."""
+"""Channels of convolutions that follow each other, each 1 at least."""
 
 
 class Stem(nn.Module):
