@@ -62,6 +62,11 @@ HEADS = {"resnet": ["--head.widths", "32"]}
 REACHES = ("1", "2", "3", "all")
 
 
+def heads_of(what: str, reach: str) -> list[str]:
+    """Flags of the heads that a reach trains; reach all has none."""
+    return HEADS.get(what, []) if reach != "all" else []
+
+
 @dataclass(frozen=True)
 class Cell:
     """A run of the table."""
@@ -81,8 +86,7 @@ class Cell:
     def flags(self) -> list[str]:
         """Of the run, after the preset."""
         own = ["--reach", self.reach, "--seed", str(self.seed), "--eval-every", "1", "--threads", "1"]
-        heads = HEADS.get(self.what, []) if self.reach != "all" else []
-        return [*own, *WHAT[self.what][1], *heads, *self.more]
+        return [*own, *WHAT[self.what][1], *heads_of(self.what, self.reach), *self.more]
 
     @property
     def run(self) -> StreamRun:
