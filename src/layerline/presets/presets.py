@@ -249,7 +249,7 @@ PRESETS = (
     Preset(
         "backprop-cifar10",
         "plain backprop on CIFAR-10: the network of dgl-cifar10",
-        "not measured yet",
+        "an hour and a half on one busy core with bf16 units; 92.93 %",
         _STREAM_CIFAR | {"reach": "all"},
     ),
     Preset(
