@@ -57,7 +57,7 @@ class Results:
     def train(self, cell: Cell) -> dict[str, Any]:
         """Train a cell, or go on with it, and keep what it gave. CalledProcessError where it fails."""
         folder = self.under_way(cell)
-        result = train(*cell.words, folder=folder)
+        result = train(*cell.words, folder=folder) | {"run_dir": None}  # it is deleted, and says whose machine it was
         self.keep(cell, result)
         shutil.rmtree(folder)
         return result
