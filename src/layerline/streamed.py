@@ -17,7 +17,6 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.reporting.trace import write_trace
 from layerline.runtime.members import Board, Membership, placement
 from layerline.runtime.stop import Stop
-from layerline.runtime.stream.crossing import coded
 from layerline.runtime.stream.free_recording import free_timeline
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import Noted
@@ -108,4 +107,3 @@ def refuse_apart(run: StreamRun, model: StreamModel) -> None:
             f"--codec {run.codec.kind} would round what --boundary {run.boundary.kind} has coded",
             hint="leave out --codec: coded outputs travel as they are",
         )
-    coded(model, model.device)  # whether outputs fit the boundary

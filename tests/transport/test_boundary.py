@@ -28,7 +28,7 @@ def draw(version: int) -> Generator:
 
 
 def ends(boundary: BaseBoundary, shape: tuple[int, ...]) -> tuple[Sender, Receiver]:
-    return boundary.ends(shape, torch.float32, draw, torch.device("cpu"))
+    return boundary.ends(boundary.codes_for(shape), torch.float32, draw, torch.device("cpu"))
 
 
 def clusters(examples: int, shape: tuple[int, ...], seed: int = 0, drift: float = 0.0) -> Tensor:
@@ -122,12 +122,22 @@ def test_the_same_outputs_give_the_same_bits() -> None:
 
 def test_what_arrives_has_the_precision_of_the_run() -> None:
     boundary, h = VectorQuantised(dims=4, codes=16), clusters(7, (8, 3, 3)).bfloat16()
-    sender, receiver = boundary.ends((8, 3, 3), torch.bfloat16, draw, torch.device("cpu"))
+    sender, receiver = boundary.ends(boundary.codes_for((8, 3, 3)), torch.bfloat16, draw, torch.device("cpu"))
     assert isinstance(sender, QuantisingSender)
     arrived = receiver.decode(receiver.accept(sender.encode(h)))
     expected = chosen(sender.book.codes_GKD, nearest(grouped(h, 4), sender.book.codes_GKD)[0])
     assert arrived.dtype == torch.bfloat16
     assert torch.equal(arrived, ungrouped(expected, h.shape).bfloat16())
+
+
+@pytest.mark.parametrize("boundary", [Plain(), Bf16Outputs(), Int8Outputs(), VectorQuantised(dims=4, codes=16)])
+def test_prediction_gets_what_arrives_in_training(boundary: BaseBoundary) -> None:
+    codes = boundary.codes_for((8, 3, 3))
+    sender, receiver = boundary.ends(codes, torch.float32, draw, torch.device("cpu"))
+    for step in range(5):
+        h = clusters(7, (8, 3, 3), seed=step)
+        arrived = receiver.decode(receiver.accept(sender.encode(h)))
+        assert torch.equal(boundary.arriving(h, codes, torch.float32), arrived), "the codes are the sender's"
 
 
 @settings(max_examples=20, deadline=None)

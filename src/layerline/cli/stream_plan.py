@@ -17,7 +17,6 @@ from layerline.data.catalog import published_sizes
 from layerline.data.dataset import held_out
 from layerline.data.text_set import TextSet
 from layerline.errors import UsageError
-from layerline.runtime.stream.crossing import coded
 from layerline.runtime.stream.model import StreamModel, encoder_of
 from layerline.runtime.stream.planning import costs_of, stream_of, world_of
 from layerline.runtime.stream.timed_cut import settled_cut
@@ -50,8 +49,6 @@ def plan_stream(arguments: argparse.Namespace) -> None:
     run = model.run
     if run.is_planned and run.method is None:
         refuse_apart(run, model)
-    else:
-        coded(model, model.device)  # whether outputs fit the boundary
     costed = _costing(arguments)
     steps = run.epochs * -(-examples // run.batch_size)
     planned = _planned(model, costed(model), min(steps, run.max_steps or steps), arguments)

@@ -97,12 +97,21 @@ class BaseBoundary(Settings):
     def bits(self) -> float | None:
         """Of a number that crosses, without what travels rarely; None: as many as it has."""
 
+    def codes_for(self, shape: tuple[int, ...]) -> Tensor | None:
+        """Room for the codes that outputs [B, *shape] travel as; None where there are none. A part of the model: what
+        comes next has learned from coded outputs. UsageError where outputs of this shape cannot travel so."""
+        return None
+
+    @abstractmethod
+    def arriving(self, h: Tensor, codes: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """What would arrive of outputs [B, …], for prediction: nothing is kept or counted."""
+
     @abstractmethod
     def ends(
-        self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
+        self, codes: Tensor | None, dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
     ) -> tuple[Sender, Receiver]:
-        """Both ends for outputs [B, *shape], decoded to `dtype`. `draw`: a generator for each version of what both
-        ends share. UsageError where outputs of this shape cannot travel so."""
+        """Both ends, decoding to `dtype`. `codes`: what `codes_for` made, which the sender changes in place. `draw`: a
+        generator for each version of what both ends share."""
 
 
 class _Simple(Sender, Receiver):
@@ -135,8 +144,11 @@ class _SimpleBoundary(BaseBoundary):
     def read(self, parcel: Parcel, dtype: torch.dtype) -> Tensor:
         """The outputs. KeyError or ValueError if the parcel is no such one."""
 
+    def arriving(self, h: Tensor, codes: Tensor | None, dtype: torch.dtype) -> Tensor:
+        return self.read(self.written(h), dtype)
+
     def ends(
-        self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
+        self, codes: Tensor | None, dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
     ) -> tuple[Sender, Receiver]:
         both = _Simple(self, dtype, device)
         return both, both
@@ -212,17 +224,26 @@ class VectorQuantised(BaseBoundary):
     def bits(self) -> float | None:
         return bits(self.codes) / self.dims
 
-    def ends(
-        self, shape: tuple[int, ...], dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
-    ) -> tuple[Sender, Receiver]:
+    def codes_for(self, shape: tuple[int, ...]) -> Tensor:
         channels = shape[0] if len(shape) == 3 else shape[-1]
         if channels % self.dims:
             raise UsageError(
                 f"{channels} channels are no groups of {self.dims}",
                 hint=f"choose --dims to divide {channels}, such as {_divisor(channels, self.dims)}",
             )
-        book = Codebook.empty(channels // self.dims, self.codes, self.dims, self.decay, draw, device)
-        return QuantisingSender(self, book, device), QuantisingReceiver(bits(self.codes), dtype, book.codes_GKD.shape)
+        return torch.zeros(channels // self.dims, self.codes, self.dims)
+
+    def arriving(self, h: Tensor, codes: Tensor | None, dtype: torch.dtype) -> Tensor:
+        assert codes is not None
+        indices, _ = nearest(grouped(h, self.dims), codes)
+        return ungrouped(chosen(codes.to(dtype), indices), tuple(h.shape))
+
+    def ends(
+        self, codes: Tensor | None, dtype: torch.dtype, draw: Callable[[int], Generator], device: torch.device
+    ) -> tuple[Sender, Receiver]:
+        assert codes is not None
+        book = Codebook.around(codes, self.decay, draw, device)
+        return QuantisingSender(self, book, device), QuantisingReceiver(bits(self.codes), dtype, codes.shape)
 
 
 class QuantisingSender(Sender):

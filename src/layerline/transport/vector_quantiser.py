@@ -114,13 +114,11 @@ class Codebook:
     """int64 []: minibatches coded with this version."""
 
     @staticmethod
-    def empty(
-        groups: int, entries: int, dims: int, decay: float, draw: Callable[[int], Generator], device: torch.device
-    ) -> Codebook:
-        """Before the first minibatch, from whose vectors the first codes are drawn."""
-        zeros = torch.zeros(groups, entries, dims, device=device)
+    def around(codes_GKD: Tensor, decay: float, draw: Callable[[int], Generator], device: torch.device) -> Codebook:
+        """Before the first minibatch, from whose vectors the first codes are drawn. They are written to `codes_GKD`."""
+        zeros = torch.zeros(codes_GKD.shape, device=device)
         version, age = (torch.zeros((), dtype=torch.int64) for _ in range(2))
-        return Codebook(decay, draw, zeros[:, :, 0].clone(), zeros.clone(), zeros, version, age)
+        return Codebook(decay, draw, zeros[:, :, 0].clone(), zeros, codes_GKD, version, age)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs, by name."""

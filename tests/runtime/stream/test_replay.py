@@ -51,7 +51,10 @@ def test_a_buffer_of_indices_is_small() -> None:
     sizes = []
     for boundary in (Plain(), VectorQuantised(dims=8, codes=256, refresh=100)):
         sender, receiver = boundary.ends(
-            (64, 8, 8), torch.float32, lambda version: torch.Generator().manual_seed(version), torch.device("cpu")
+            boundary.codes_for((64, 8, 8)),
+            torch.float32,
+            lambda version: torch.Generator().manual_seed(version),
+            torch.device("cpu"),
         )
         buffer = ReplayBuffer(5)
         for step in range(7):

@@ -53,12 +53,14 @@ class Crossing:
 def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
     """One for every block but the last. UsageError where the run's boundary does not fit a block's outputs."""
     run, made = model.run, []
-    for index, shape in enumerate(model.output_shapes[:-1]):
+    for index in range(len(model.blocks) - 1):
 
         def draw(version: int, index: int = index) -> torch.Generator:
             return generator(run.seed, "codes", index, version)
 
-        ends = run.boundary.ends(shape, PRECISIONS[run.precision], draw, device)
+        arrival = model.arrival(index)
+        codes = None if arrival is None else arrival.codes
+        ends = run.boundary.ends(codes, PRECISIONS[run.precision], draw, device)
         made.append(Crossing(index, *ends, channels_last=model.encoder.images))
     return made
 

@@ -26,9 +26,11 @@ from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
+from layerline.runtime.stream.arrival import Arrival
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
 from layerline.stream_run import StreamRun
+from layerline.transport.boundary import Plain
 
 _ROWS, _CPU_ROWS = 512, 64
 """Examples of a forward pass outside the training step; on CPUs so few that what goes from layer to layer stays in
@@ -62,6 +64,10 @@ class StreamModel(Predictor):
         self.blocks = nn.ModuleList(blocks)
         heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
         self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
+        coded = [] if isinstance(run.boundary, Plain) else self.output_shapes[:-1]
+        self.arrivals = nn.ModuleDict(
+            {str(index): Arrival(run.boundary, shape, PRECISIONS[run.precision]) for index, shape in enumerate(coded)}
+        )
         if encoder.images:
             for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,26 +83,31 @@ class StreamModel(Predictor):
         """The head on a block, if there is one."""
         return dict(self.heads.items()).get(str(block))
 
+    def arrival(self, block: int) -> Arrival | None:
+        """What of a block's outputs arrives at the next one; None where they cross as they are."""
+        return dict(self.arrivals.items()).get(str(block))  # type: ignore[return-value]
+
     @property
     def device(self) -> torch.device:
         """Where the blocks are that are here."""
         return next((p.device for p in self.parameters() if not p.is_meta), torch.device("cpu"))
 
     def hold_only(self, blocks: Collection[int]) -> None:
-        """Let go of the numbers of all other blocks, and of their heads: shapes stay (device "meta")."""
+        """Let go of the numbers of all other blocks, and of their heads and codes: shapes stay (device "meta")."""
         for index in set(range(len(self.blocks))) - set(blocks):
-            for module in self._parts(index):
+            for module in self.parts(index).values():
                 module.to("meta")
 
     def hold(self, block: int) -> None:
-        """Make room for the numbers of a block and its head, where there is none; what lies there is rubbish."""
-        for module in self._parts(block):
+        """Make room for the numbers of a block, its head and its codes, where there is none; it holds rubbish."""
+        for module in self.parts(block).values():
             if any(tensor.is_meta for tensor in module.state_dict().values()):
                 module.to_empty(device=self.device)
 
-    def _parts(self, block: int) -> list[nn.Module]:
-        head = self.head(block)
-        return [self.blocks[block], *([head] if head is not None else [])]
+    def parts(self, block: int) -> dict[str, nn.Module]:
+        """What is trained with a block, by name: itself, its head, and the codes that its outputs cross as."""
+        every = {"block": self.blocks[block], "head": self.head(block), "arrival": self.arrival(block)}
+        return {name: module for name, module in every.items() if module is not None}
 
     @property
     def follows(self) -> tuple[tuple[int, int], ...]:
@@ -177,14 +188,13 @@ class StreamModel(Predictor):
         return total / examples.labels.numel() / math.log(2)
 
     def trained_tensors(self) -> dict[str, Tensor]:
-        """Of each block and its head."""
-        named: dict[str, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            named |= {f"blocks.{index}.{name}": tensor for name, tensor in block.state_dict().items()}
-            head = self.head(index)
-            if head is not None:
-                named |= {f"heads.{index}.{name}": tensor for name, tensor in head.state_dict().items()}
-        return named
+        """Of each block, its head, and the codes that its outputs cross as."""
+        return {
+            f"{part}s.{index}.{name}": tensor
+            for index in range(len(self.blocks))
+            for part, module in self.parts(index).items()
+            for name, tensor in module.state_dict().items()
+        }
 
     def _scores(self, raw: Tensor, blocks: Sequence[int]) -> Tensor:
         """After one block its scores; of several, their log-probabilities together."""
@@ -195,6 +205,9 @@ class StreamModel(Predictor):
                 head = self.head(index)
                 scores: Tensor = x if head is None else head(x)
                 found.append(scores.float())
+            arrival = self.arrival(index)
+            if arrival is not None and index < blocks[-1]:
+                x = arrival(x)
         if len(found) == 1:
             return found[0]
         together = torch.log_softmax(found[0], -1)

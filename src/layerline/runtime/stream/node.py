@@ -208,8 +208,8 @@ class StreamNode:
         return named
 
     def finished(self, block: int) -> dict[str, Tensor]:
-        """A block and its head, as they are now."""
-        return {name: t for name, t in self.stages[block].tensors().items() if not name.startswith("optimizer.")}
+        """A block, its head and its codes, as they are now."""
+        return _trained(self._whole, block)
 
     def _judged(self, model: StreamModel) -> list[int]:
         return [block for block in self.blocks if model.reach.has_loss(block)]
@@ -218,8 +218,9 @@ class StreamNode:
 def fill(model: StreamModel, block: int, tensors: dict[str, Tensor]) -> None:
     """Bring a finished block of another process into the model. KeyError or RuntimeError if it does not fit."""
     model.hold(block)
-    own = {f"block.{name}": tensor for name, tensor in model.blocks[block].state_dict().items()}
-    head = model.head(block)
-    if head is not None:
-        own |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-    take_over(own, tensors)
+    take_over(_trained(model, block), tensors)
+
+
+def _trained(model: StreamModel, block: int) -> dict[str, Tensor]:
+    parts = model.parts(block).items()
+    return {f"{part}.{name}": tensor for part, module in parts for name, tensor in module.state_dict().items()}
