@@ -22,13 +22,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, accuracy, complete, parser_of, show
+from kept_cells import Results, accuracy, complete, parser_of, show, told
 
 WHAT: dict[str, tuple[str, list[str], int]] = {
     "digits": (str(Path(__file__).with_name("asynchronous-digits.toml")), [], 3),
@@ -179,11 +178,9 @@ def main() -> None:
     parser, asked, more = parse()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked, more))
-    try:
+    with told(parser):
         if not (asked.table or asked.plot):
             complete(wanted, results, lambda result: f"{accuracy(result):.2f} %")
-    except subprocess.CalledProcessError as error:
-        parser.exit(1, f"error: a cell ended with status {error.returncode}; finished ones are kept\n")
     if asked.plot:
         plot(wanted, results, asked.plot)
     if asked.table or not asked.plot:

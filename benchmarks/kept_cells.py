@@ -15,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
+
+from layerline.errors import LayerlineError
 
 
 class Cell(Protocol):
@@ -88,6 +91,17 @@ def parser_of(description: str | None, folder: str) -> argparse.ArgumentParser:
     parser.add_argument("--table", action="store_true", help="Train nothing: print what there is.")
     parser.add_argument("--markdown", action="store_true")
     return parser
+
+
+@contextmanager
+def told(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """What goes wrong ends the benchmark with one line and status 1; finished cells stay."""
+    try:
+        yield
+    except LayerlineError as error:
+        parser.exit(1, f"error: {error}\n")
+    except subprocess.CalledProcessError as error:
+        parser.exit(1, f"error: a cell ended with status {error.returncode}; finished ones are kept\n")
 
 
 def complete(wanted: Sequence[Cell], results: Results, in_words: Callable[[dict[str, Any]], str]) -> None:

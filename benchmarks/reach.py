@@ -38,18 +38,16 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kept_cells import Results, complete, parser_of, show
+from kept_cells import Results, complete, parser_of, show, told
 from reach_plans import PIPELINE, Planner, rates
 
 from layerline.cli.flags import add_settings, settings_of
 from layerline.cli.resolve import resolve
-from layerline.errors import LayerlineError
 from layerline.stream_run import StreamRun
 
 WHAT: dict[str, tuple[str, list[str]]] = {
@@ -201,7 +199,7 @@ def main() -> None:
     parser, asked, more = parse()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked.what, asked.only_reach, asked.seeds, more))
-    try:
+    with told(parser):
         planner = planner_of(wanted, asked.measure)
         if not (asked.table or asked.plot):
             complete(wanted, results, lambda result: f"{quality(result):.3f}")
@@ -209,10 +207,6 @@ def main() -> None:
             plot(wanted, results, planner, asked.plot)
         if asked.table or not asked.plot:
             show(lines(wanted, results, planner, asked.parts), asked.markdown)
-    except LayerlineError as error:
-        parser.exit(1, f"error: {error}\n")
-    except subprocess.CalledProcessError as error:
-        parser.exit(1, f"error: a cell ended with status {error.returncode}; finished ones are kept\n")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Interlocking backprop over two nodes: minibatches a second, measured in two processes, beside what the plan says.
 
-    python benchmarks/reach_nodes.py shakespeare --seeds 0 1 2        ten minutes on two cores without other work
+    python benchmarks/reach_nodes.py shakespeare --seeds 0 1 2        27 runs, on two cores without other work
     python benchmarks/reach_nodes.py resnet --seeds 0 1 2 --parts 2   another number of microbatches (default 4)
     python benchmarks/reach_nodes.py resnet --table --markdown        what there is; only the plan is computed
 
 The networks are those of `reach.py`, whose table has the planned rates for more nodes than there are cores. With one
-microbatch and a reach of more than 1 a single minibatch is in flight, as in the paper (arXiv 2010.04116). 1F1B is
-PyTorch's; it takes as many microbatches as nodes at least. The rate is that of the middle of a run of --steps: from
-the end of the first steps that its trace has to the last. A seed repeats all of them; cells are the median, in brackets
-the lowest and the highest. Planned is with what the plan's rows take on one thread of this machine.
+microbatch and reach all a single minibatch is in flight; with less reach a node goes on as soon as the gradients that
+train it are there. 1F1B is PyTorch's; it takes as many microbatches as nodes at least. The rate is that of the middle
+of a run of --steps: from the end of the first steps that its trace has to the last. A seed repeats all of them; cells
+are the median, in brackets the lowest and the highest. Planned is with what the plan's rows take on one thread of this
+machine.
 
 Every run is kept as a file in --results, and is not done again unless its flags have changed.
 """
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,11 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import reach
-from kept_cells import Results, parser_of, show, train
+from kept_cells import Results, parser_of, show, told, train
 from links import steps_a_second
 from reach_plans import PIPELINE, Planner
-
-from layerline.errors import LayerlineError
 
 NODES = 2
 WAYS = (*reach.REACHES, PIPELINE)
@@ -113,7 +111,7 @@ def main() -> None:
     if asked.steps < 30:
         parser.error("--steps: at least 30, or no step is left between the first and the last recorded ones")
     results, wanted = Results(asked.results), cells(asked)
-    try:
+    with told(parser):
         missing = [] if asked.table else [cell for cell in wanted if results.find(cell) is None]
         for number, cell in enumerate(missing, start=1):
             found = measured(cell)
@@ -122,10 +120,6 @@ def main() -> None:
             print(said, file=sys.stderr, flush=True)
         planner = Planner.of(reach.Cell(asked.what, "2", 0).run, measure=True)
         show(lines(wanted, results, planner), asked.markdown)
-    except LayerlineError as error:
-        parser.exit(1, f"error: {error}\n")
-    except subprocess.CalledProcessError as error:
-        parser.exit(1, f"error: a run ended with status {error.returncode}; finished ones are kept\n")
 
 
 if __name__ == "__main__":

@@ -51,15 +51,15 @@ class Crossing:
 
 
 def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
-    """One for every block but the last. UsageError where the run's boundary does not fit a block's outputs."""
+    """One for every block but the last."""
     run, made = model.run, []
     for index in range(len(model.blocks) - 1):
 
         def draw(version: int, index: int = index) -> torch.Generator:
             return generator(run.seed, "codes", index, version)
 
-        arrival = model.arrival(index)
-        codes = None if arrival is None else arrival.codes
+        coding = model.coding(index)
+        codes = None if coding is None else coding.codes
         ends = run.boundary.ends(codes, PRECISIONS[run.precision], draw, device)
         made.append(Crossing(index, *ends, channels_last=model.encoder.images))
     return made

@@ -26,7 +26,7 @@ from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
-from layerline.runtime.stream.arrival import Arrival
+from layerline.runtime.stream.coding import Coding
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
 from layerline.stream_run import StreamRun
@@ -65,8 +65,8 @@ class StreamModel(Predictor):
         heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
         self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
         coded = [] if isinstance(run.boundary, Plain) else self.output_shapes[:-1]
-        self.arrivals = nn.ModuleDict(
-            {str(index): Arrival(run.boundary, shape, PRECISIONS[run.precision]) for index, shape in enumerate(coded)}
+        self.codings = nn.ModuleDict(
+            {str(index): Coding(run.boundary, shape, PRECISIONS[run.precision]) for index, shape in enumerate(coded)}
         )
         if encoder.images:
             for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
@@ -83,9 +83,9 @@ class StreamModel(Predictor):
         """The head on a block, if there is one."""
         return dict(self.heads.items()).get(str(block))
 
-    def arrival(self, block: int) -> Arrival | None:
-        """What of a block's outputs arrives at the next one; None where they cross as they are."""
-        return dict(self.arrivals.items()).get(str(block))  # type: ignore[return-value]
+    def coding(self, block: int) -> Coding | None:
+        """What crossing to the next block makes of a block's outputs; None where they cross as they are."""
+        return dict(self.codings.items()).get(str(block))  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +106,7 @@ class StreamModel(Predictor):
 
     def parts(self, block: int) -> dict[str, nn.Module]:
         """What is trained with a block, by name: itself, its head, and the codes that its outputs cross as."""
-        every = {"block": self.blocks[block], "head": self.head(block), "arrival": self.arrival(block)}
+        every = {"block": self.blocks[block], "head": self.head(block), "coding": self.coding(block)}
         return {name: module for name, module in every.items() if module is not None}
 
     @property
@@ -205,9 +205,9 @@ class StreamModel(Predictor):
                 head = self.head(index)
                 scores: Tensor = x if head is None else head(x)
                 found.append(scores.float())
-            arrival = self.arrival(index)
-            if arrival is not None and index < blocks[-1]:
-                x = arrival(x)
+            coding = self.coding(index)
+            if coding is not None and index < blocks[-1]:
+                x = coding(x)
         if len(found) == 1:
             return found[0]
         together = torch.log_softmax(found[0], -1)
