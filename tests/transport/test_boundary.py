@@ -41,7 +41,7 @@ def clusters(examples: int, shape: tuple[int, ...], seed: int = 0, drift: float 
 
 
 @given(
-    entries=st.integers(2, 300),
+    entries=st.integers(2, 32768),
     indices=st.lists(st.integers(0, 10**6), min_size=1, max_size=50),
 )
 def test_indices_survive_packing(entries: int, indices: list[int]) -> None:
@@ -52,7 +52,7 @@ def test_indices_survive_packing(entries: int, indices: list[int]) -> None:
     assert torch.equal(unpack(packed, width, len(indices)), tensor)
 
 
-@pytest.mark.parametrize(("entries", "width"), [(2, 1), (3, 2), (4, 2), (16, 4), (17, 8), (256, 8), (257, 16)])
+@pytest.mark.parametrize(("entries", "width"), [(2, 1), (3, 2), (4, 2), (16, 4), (17, 5), (128, 7), (256, 8), (257, 9), (32768, 15)])
 def test_bits(entries: int, width: int) -> None:
     assert bits(entries) == width
 

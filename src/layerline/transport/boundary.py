@@ -214,7 +214,7 @@ class VectorQuantised(BaseBoundary):
     dims: int = Field(default=8, ge=1)
     """Channels that share an index; the literature's D."""
     codes: int = Field(default=256, ge=2, le=32768)
-    """Codes of a group of channels; the literature's K. 2, 4, 16 and 256 fill whole bits."""
+    """Codes of a group of channels; the literature's K. Powers of two use every bit."""
     decay: float = Field(default=0.99, ge=0, lt=1)
     """Share of the running counts and sums that a minibatch leaves; the paper: 0.99, online 0.6."""
     refresh: int = Field(default=10, ge=1)
@@ -299,8 +299,10 @@ class QuantisingReceiver(Receiver):
             raise ValueError(f"version {version} of the codes never came")
         codes = self.versions[version]
         shape = tuple(parcel["shape"].tolist())
-        groups, _, dims = codes.shape
+        groups, entries, dims = codes.shape
         indices = unpack(parcel["indices"], self._width, math.prod(shape) // dims).view(-1, groups)
+        if entries < 2**self._width and int(indices.max()) >= entries:
+            raise ValueError(f"an index is {int(indices.max())}, and there are {entries} codes")
         return ungrouped(chosen(codes.to(self._dtype), indices), shape)
 
     def keep(self, parcels: Iterable[Parcel]) -> None:

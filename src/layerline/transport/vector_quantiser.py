@@ -162,26 +162,31 @@ class Codebook:
 
 
 def bits(entries: int) -> int:
-    """Bits an index takes when it travels: a power of two, so that indices fill bytes."""
-    needed = max(1, (entries - 1).bit_length())
-    return 1 << (needed - 1).bit_length()
+    """Bits an index takes when it travels."""
+    return (entries - 1).bit_length()
 
 
 def pack(indices: Tensor, width: int) -> Tensor:
-    """Indices of `width` bits (1, 2, 4, 8: in uint8, several a byte; 16: in int16), flat."""
-    if width == 16:
-        return indices.to(torch.int16).flatten()
-    each, flat = 8 // width, indices.to(torch.uint8).flatten()
-    padded = torch.cat((flat, flat.new_zeros(-len(flat) % each))).view(-1, each)
-    packed = padded[:, 0]
-    for place in range(1, each):
-        packed = packed | padded[:, place] << (place * width)
-    return packed
+    """Indices of `width` bits, at most 16, one after another: uint8 [⌈N · width / 8⌉]."""
+    if width > 8:
+        return torch.cat((pack(indices & 255, 8), pack(indices >> 8, width - 8)))
+    flat = indices.to(torch.uint8).flatten()
+    words = functional.pad(flat, (0, -len(flat) % 8)).view(torch.int64)
+    return _spaced(words, 8, width).view(torch.uint8).view(-1, 8)[:, :width].flatten()[: -(-len(flat) * width // 8)]
 
 
 def unpack(packed: Tensor, width: int, count: int) -> Tensor:
     """`count` indices, int64."""
-    if width == 16:
-        return packed.long()
-    shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=packed.device)
-    return (packed[:, None] >> shifts & (2**width - 1)).flatten()[:count].long()
+    if width > 8:
+        return unpack(packed[:count], 8, count) | unpack(packed[count:], width - 8, count) << 8
+    eights = functional.pad(packed, (0, -len(packed) % width)).view(-1, width)
+    words = functional.pad(eights, (0, 8 - width)).flatten().view(torch.int64)
+    return _spaced(words, width, 8).view(torch.uint8)[:count].long()
+
+
+def _spaced(words: Tensor, before: int, after: int) -> Tensor:
+    """Words of eight indices, every `after` bits instead of every `before`; the first lowest."""
+    if before == after:
+        return words
+    lowest = 2 ** min(before, after) - 1
+    return sum((words >> place * before & lowest) << place * after for place in range(8))
