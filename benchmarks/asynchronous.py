@@ -40,6 +40,7 @@ CODES: dict[str, list[str]] = {
     "int8": ["--boundary", "int8"],
     "vq, 2 channels, 16 codes": ["--boundary", "vq", "--dims", "2", "--codes", "16"],
     "vq, 4 channels, 256 codes": ["--boundary", "vq", "--dims", "4", "--codes", "256"],
+    "vq, 4 channels, 128 codes": ["--boundary", "vq", "--dims", "4", "--codes", "128"],
     "vq, 4 channels, 16 codes": ["--boundary", "vq", "--dims", "4", "--codes", "16"],
     "vq, 8 channels, 256 codes": ["--boundary", "vq", "--dims", "8", "--codes", "256"],
     "the same, decay 0.6": ["--boundary", "vq", "--dims", "8", "--codes", "256", "--decay", "0.6"],

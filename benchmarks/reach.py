@@ -1,7 +1,7 @@
 """Interlocking backprop: quality against reach, and against time.
 
     python benchmarks/reach.py shakespeare --seeds 0 1 2        reaches 1, 2, 3 and all of interlocking-shakespeare
-    python benchmarks/reach.py resnet --seeds 0 1 2             the same of interlocking-cifar10, with lighter heads
+    python benchmarks/reach.py resnet --seeds 0 1 2             the same of interlocking-cifar10
     python benchmarks/reach.py resnet --epochs 5                any flag of `layerline train`; it belongs to the cell
     python benchmarks/reach.py shakespeare --table --markdown   what there is so far, nothing is trained
     python benchmarks/reach.py shakespeare --plot docs/results/reach-shakespeare.svg
@@ -11,9 +11,6 @@ Every cell is a run of its own through the command line, in one process on one t
 any time, and goes on, also within a cell; all reaches of a seed come before the next seed. --seeds and --only-reach
 divide the work among several. All reaches have the same blocks (one layer each) and the same kind of head; a head that
 trains no block is not there, so reach all has none but the network's own.
-
-The paper's heads (convolutions with 128 and 64 channels at the size of the block's image) cost seven times as much as
-ResNet-20; here they have one convolution with 32 channels, which is half of it.
 
 The columns:
 
@@ -55,14 +52,7 @@ WHAT: dict[str, tuple[str, list[str]]] = {
     "resnet": ("interlocking-cifar10", ["--validation"]),
 }
 """Presets, and flags over them."""
-HEADS = {"resnet": ["--head.widths", "32"]}
-"""Flags of what has heads."""
 REACHES = ("1", "2", "3", "all")
-
-
-def heads_of(what: str, reach: str) -> list[str]:
-    """Flags of the heads that a reach trains; reach all has none."""
-    return HEADS.get(what, []) if reach != "all" else []
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Cell:
     def flags(self) -> list[str]:
         """Of the run, after the preset."""
         own = ["--reach", self.reach, "--seed", str(self.seed), "--eval-every", "1", "--threads", "1"]
-        return [*own, *WHAT[self.what][1], *heads_of(self.what, self.reach), *self.more]
+        return [*own, *WHAT[self.what][1], *self.more]
 
     @property
     def run(self) -> StreamRun:
@@ -105,12 +95,6 @@ class Cell:
 def cells(what: str, reaches: Sequence[str], seeds: Sequence[int], more: Sequence[str]) -> Iterator[Cell]:
     """All reaches of a seed, then those of the next."""
     return (Cell(what, reach, seed, tuple(more)) for seed in seeds for reach in reaches)
-
-
-def planner_of(wanted: Sequence[Cell], measure: bool) -> Planner:
-    """Of all these cells: their runs differ in reach only, and in heads, which reach all does not have."""
-    with_heads = next((cell for cell in wanted if cell.reach != "all"), wanted[0])
-    return Planner.of(with_heads.run, measure)
 
 
 def quality(values: Mapping[str, Any]) -> float:
@@ -200,7 +184,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results, wanted = Results(asked.results), list(cells(asked.what, asked.only_reach, asked.seeds, more))
     with told(parser):
-        planner = planner_of(wanted, asked.measure)
+        planner = Planner.of(wanted[0].run, asked.measure)  # runs differ in reach and seed only
         if not (asked.table or asked.plot):
             complete(wanted, results, lambda result: f"{quality(result):.3f}")
         if asked.plot:

@@ -58,7 +58,7 @@ class Cell:
         over = ["--nodes", str(NODES), "--threads", "1", *reach.WHAT[self.what][1]]
         if self.way == PIPELINE:
             return ["--reach", "all", "--method", "1f1b", *own, *over]
-        return ["--reach", self.way, *reach.heads_of(self.what, self.way), *own, *over]
+        return ["--reach", self.way, *own, *over]
 
     @property
     def words(self) -> list[str]:

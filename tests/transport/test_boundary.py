@@ -52,7 +52,9 @@ def test_indices_survive_packing(entries: int, indices: list[int]) -> None:
     assert torch.equal(unpack(packed, width, len(indices)), tensor)
 
 
-@pytest.mark.parametrize(("entries", "width"), [(2, 1), (3, 2), (4, 2), (16, 4), (17, 5), (128, 7), (256, 8), (257, 9), (32768, 15)])
+@pytest.mark.parametrize(
+    ("entries", "width"), [(2, 1), (3, 2), (4, 2), (16, 4), (17, 5), (128, 7), (256, 8), (257, 9), (32768, 15)]
+)
 def test_bits(entries: int, width: int) -> None:
     assert bits(entries) == width
 
