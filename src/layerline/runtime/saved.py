@@ -148,7 +148,10 @@ def _fill(model: Predictor, path: Path) -> None:
     own = model.trained_tensors()
     wrong = [n for n in own.keys() | saved.keys() if n not in own or n not in saved or own[n].shape != saved[n].shape]
     if wrong:
-        raise CheckpointError(f"{path} does not fit the network of its config.toml: {sorted(wrong)[0]}")
+        raise CheckpointError(
+            f"{path} does not fit the network of its config.toml: {sorted(wrong)[0]}",
+            hint="take both files from the same run folder, or train the model anew",
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
