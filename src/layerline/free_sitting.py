@@ -1,6 +1,7 @@
 """A stream over nodes that run freely, from the newest snapshot to the result: what `stream_sitting` does otherwise.
 
-Nodes are never at the same step, so snapshots are numbered, and what is done is counted in steps of all blocks. At the
+Nodes are never at the same step, so snapshots are numbered, and what is done is counted in minibatches of the data that
+the blocks came past. At the
 end the nodes' records are put together into the order of events that the run was, `order.npy`.
 """
 
@@ -76,20 +77,20 @@ class FreeAlone(Alone):
         return what
 
     def _done(self) -> tuple[int, int]:
-        """Steps of all blocks, as far as they are known."""
-        return self._learned, self.feed.steps * len(self.job.model.blocks)
+        """Minibatches of the data that all blocks came past, as far as they are known."""
+        return self._reached, self.feed.steps * len(self.job.model.blocks)
 
     def _steps_of(self, blocks: Sequence[int]) -> int:
         return super()._steps_of(blocks) * len(blocks)
 
     @property
-    def _learned(self) -> int:
-        """Steps that the blocks here have learned in."""
-        return sum(node.learned for node in self._free.values())
+    def _reached(self) -> int:
+        """By the blocks here."""
+        return sum(node.reached for node in self._free.values())
 
     def _progress(self) -> str:
         total = self.feed.steps * sum(len(node.blocks) for node in self._free.values())
-        return f"after {self._learned:,} of {total:,} steps of the blocks here"
+        return f"after {self._reached:,} of {total:,} minibatches for the blocks here"
 
     def _records(self) -> list[dict[str, Tensor]]:
         """Of all nodes."""
@@ -119,18 +120,19 @@ class FreeMember(FreeAlone, Member):
 
     def _begin(self) -> None:
         for number, node in self._free.items():
-            self.board.post(f"made {number}", node.learned)
+            self.board.post(f"reached {number}", node.reached)
         self._counted = dict.fromkeys(range(1, self.world), 0)
         self._epochs = {str(block + 1): 0 for block in range(len(self.job.model.blocks))}
         if self.member.rank == 0:
             for row in in_order(self._known()):
                 self._epochs[row.block] = row.epoch
         self._steps, self._looked = 0, time.monotonic()
+        self._ended: dict[str, list[dict[str, Any]]] = {}
         super()._begin()
 
     def _done(self) -> tuple[int, int]:
-        learned, total = super()._done()
-        return sum(self._from_all("made")) if self.member.rank == 0 else learned, total
+        reached, total = super()._done()
+        return sum(self._from_all("reached")) if self.member.rank == 0 else reached, total
 
     def _hear(self, event: Event) -> None:
         """Rank 0 hears of what others do, too: of their epochs, and how many steps they have done."""
@@ -139,7 +141,8 @@ class FreeMember(FreeAlone, Member):
             self.heard(event)
             return
         for row in event.rows if isinstance(event, EpochDone) else ():
-            self.board.post(f"row {row.epoch} {row.block}", vars(row))
+            self._ended.setdefault(row.block, []).append(vars(row))
+            self.board.post(f"rows {row.block}", self._ended[row.block])
         if self._due():
             self.board.post(f"steps {self.member.rank}", self._steps)
 
@@ -161,9 +164,10 @@ class FreeMember(FreeAlone, Member):
                 self.heard(Minibatch(min(max(self._epochs.values()) + 1, self.job.run.epochs), "all blocks"))
         here = {str(block + 1) for node in self.nodes.values() for block in node.blocks}
         for block in self._epochs.keys() - here:
-            while row := self.board.look(f"row {self._epochs[block] + 1} {block}"):
-                self._epochs[block] += 1
-                self.heard(EpochDone(self._epochs[block], [Row(**row)]))
+            for row in (Row(**told) for told in self.board.look(f"rows {block}") or ()):
+                if row.epoch > self._epochs[block]:
+                    self._epochs[block] = row.epoch
+                    self.heard(EpochDone(row.epoch, [row]))
 
     def _bring_home(self, transport: Transport) -> list[Noted]:
         home = self.places.index(0)

@@ -70,7 +70,7 @@ class StreamJob(BaseStreamJob):
             return super().draw(folder, noted, processes, steps, link)
         if not any(each.recording.rows for each in noted):
             return True
-        plan, facts = free_timeline([each.recording for each in noted], len(self.model.blocks), steps)
+        plan, facts = free_timeline([each.recording for each in noted], len(self.model.blocks))
         write_trace(folder.path / "trace.json", plan, facts, self.title)
         if not can_draw():
             return False

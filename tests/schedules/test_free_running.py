@@ -81,11 +81,11 @@ def sources(events: Events, blocks: int) -> list[list[int]]:
 
 
 def test_a_slow_reader_skips_and_a_slow_writer_is_read_again() -> None:
-    slow_reader = run_freely([repeat(1.0), repeat(1.5)], 4, 1)
+    slow_reader = run_freely([repeat(1.0), repeat(1.5)], 5, 1)
     assert slow_reader[:6] == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]
-    assert sources(slow_reader, 2) == [[0, 1, 2, 3, 4, 5], [0, 1, 3, 4]], "six steps: the first goes on for the second"
+    assert sources(slow_reader, 2) == [[0, 1, 2, 3, 4], [0, 1, 3, 4]]
     slow_writer = run_freely([repeat(2.0), repeat(1.0)], 4, 1)
-    assert sources(slow_writer, 2) == [[0, 1, 2, 3], [0, 0, 1, 1]]
+    assert sources(slow_writer, 2) == [[0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3]], "the last minibatch is the end"
     in_turn = run_freely([repeat(2.0), repeat(1.0)], 4, 1, max_reuse=1)
     assert sources(in_turn, 2) == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
@@ -93,8 +93,7 @@ def test_a_slow_reader_skips_and_a_slow_writer_is_read_again() -> None:
 @given(blocks=st.integers(1, 5), steps=st.integers(1, 9), buffer=st.integers(1, 4), reuse=st.none() | st.integers(1, 3))
 def test_equal_speeds_take_every_minibatch_once(blocks: int, steps: int, buffer: int, reuse: int | None) -> None:
     order = Order.of(run_freely([repeat(1.0)] * blocks, steps, buffer, reuse), blocks, steps)
-    counted = [(block, source) for block, source in order.events[Uses.of(order).counts].tolist()]
-    assert sources(counted, blocks) == [list(range(steps))] * blocks, "what was made too much is left out"
+    assert sources(order.events.tolist(), blocks) == [list(range(steps))] * blocks
 
 
 SLOWDOWNS = st.lists(st.sampled_from([0.5, 1.0, 1.2, 2.0, 4.0]), min_size=1, max_size=4)
@@ -114,15 +113,18 @@ def test_every_free_run_could_have_happened(
     order = timing.order(len(slowdowns), steps, seed=3)
     order.check("it")
     assert order.events.tolist() == timing.order(len(slowdowns), steps, seed=3).events.tolist()
-    taken = sources([(block, source) for block, source in order.events.tolist()], len(slowdowns))
-    assert len(taken[-1]) == steps, "the last block has nobody to pass anything to"
+    taken = sources(order.events.tolist(), len(slowdowns))
+    assert taken[0] == list(range(steps)), "the first block takes every minibatch of the data once"
+    for block in range(len(slowdowns)):
+        origins = order.origins[order.events[:, 0] == block].tolist()
+        assert origins.index(steps - 1) + 1 == len(origins), "all end with the last minibatch of the data"
     for block in range(1, len(slowdowns)):
         if reuse:
             assert max(taken[block].count(source) for source in taken[block]) <= reuse
     uses = Uses.of(order)
     waiting: set[tuple[int, int]] = set()
     for at, ((block, source), number) in enumerate(zip(order.events.tolist(), order.number.tolist(), strict=True)):
-        if uses.counts[at] and block:
+        if block:
             assert (block - 1, source) in waiting
             if uses.last[at]:
                 waiting.remove((block - 1, source))
@@ -147,8 +149,12 @@ def test_at_steady_speeds_a_larger_buffer_changes_nothing(slowdowns: list[float]
 
 def test_a_random_pace_follows_the_slowdowns() -> None:
     order = Async(slowdowns=(1.0, 3.0), pace="random").order(2, 400, seed=0)
-    first = (order.events[:, 0] == 0).sum() / 400
-    assert 2.5 < first < 3.5
+    assert 2.5 < 400 / (order.events[:, 0] == 1).sum() < 3.5
+
+
+def test_a_step_goes_back_to_a_minibatch_of_the_data() -> None:
+    order = Order.of([(0, 0), (0, 1), (1, 1), (2, 0), (0, 2), (1, 2), (2, 0), (2, 1)], 3, 3)
+    assert order.origins.tolist() == [0, 1, 1, 1, 2, 2, 1, 2]
 
 
 def test_an_order_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -165,7 +171,8 @@ def test_an_order_comes_back_from_its_file(tmp_path: Path) -> None:
         ([(1, 0), (0, 0)], "not made yet"),
         ([(0, 0), (1, -1)], "not made yet"),
         ([(0, 0), (0, 0)], "first block reads"),
-        ([(0, 0), (1, 0), (0, 1)], "block 1 has 1 of the 2 steps"),
+        ([(0, 0), (1, 0), (0, 1)], "block 1 comes to minibatch 1 of the data, this run has 2"),
+        ([(0, 0), (0, 1), (1, 1), (0, 2)], "block 0 comes to minibatch 3 of the data, this run has 2"),
     ],
 )
 def test_what_no_blocks_can_do_is_refused(events: Events, why: str, tmp_path: Path) -> None:

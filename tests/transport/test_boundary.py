@@ -175,7 +175,7 @@ def test_versions_that_nothing_needs_are_dropped() -> None:
 def test_only_indices_travel() -> None:
     sender, _ = ends(VectorQuantised(dims=8, codes=256, refresh=1000), (64, 8, 8))
     sender.encode(clusters(16, (64, 8, 8)))
-    parcel = sender.encode(clusters(16, (64, 8, 8)), learn=False)
+    parcel = sender.encode(clusters(16, (64, 8, 8)))
     assert parcel["indices"].nbytes == 16 * 64 * 8 * 8 // 8, "a byte for eight channels: 32 times less than float32"
     assert set(parcel) == {"indices", "version", "shape"}
 

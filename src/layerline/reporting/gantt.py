@@ -148,7 +148,8 @@ def handles(plan: Plan, *, wires: bool, handing: bool = False) -> list[Patch]:
     kind = kind_of_stage(plan)
     shown = [Patch(color=_COLOURS[b % len(_COLOURS)], label=f"{kind} {b + 1}") for b in range(min(plan.blocks, 8))]
     shown += [Patch(color=HEAD, label="head")] if plan.head else []
-    shown += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
+    if (plan.action == Action.FORWARD).any():
+        shown += [Patch(color=_COLOURS[0], alpha=0.42, label="forwarding (paler)")]
     if (plan.action == Action.NEGATIVES).any():
         shown.append(Patch(color=_RANKING, alpha=0.75, label="ranking labels"))
     if handing:

@@ -5,16 +5,16 @@ computes depends on the minibatches it takes, one after the other, and on nothin
 therefore all there is to a free run. Here a virtual clock makes it, beforehand; nodes that really run freely can record
 theirs; and whoever has the list can do the run again, to the same bits.
 
-    two blocks, the second takes 1.5 times as long, M = 1
+    two blocks, the second takes 1.5 times as long, M = 1, five minibatches of data
 
     time     0     1     2     3     4     5     6
-    block 0  ├──0──┼──1──┼──2──┼──3──┼──4──┼──5──┤      what is finished goes to the next ring, over the oldest
+    block 0  ├──0──┼──1──┼──2──┼──3──┼──4──┤            what is finished goes to the next ring, over the oldest
     block 1        ├───0────┼───1────┼───3────┼───4──   who is free takes what the ring gives: here the newest
 
     order    (0,0) (1,0) (0,1) (0,2) (1,1) (0,3) …      by the time at which a block begins; all numbers from 0
 
-Every block learns in as many steps as every other. One that has had them goes on passing minibatches through,
-unchanged, as long as a block after it still learns: else those would be left with its last M outputs. What arrives at a
+The first block takes every minibatch of the data once. Every other one goes on until it has learned from the last of
+them, whatever it skipped or used again on its way: so all end together, the faster with more steps. What arrives at a
 moment is there for those who begin at that moment.
 """
 
@@ -36,21 +36,23 @@ SCHEDULE = "free"
 def run_freely(paces: Sequence[Iterator[float]], steps: int, buffer: int, max_reuse: int | None = None) -> Events:
     """The order of events of one block for each of `paces`, which say how long its steps take, one after the other.
 
-    `buffer`: M of every ring; `steps`: of every block.
+    `steps`: minibatches of the data; `buffer`: M of every ring.
     """
     rings = [Ring(buffer, max_reuse) for _ in paces[1:]]
-    begun, idle = [0] * len(paces), set(range(len(paces)))
+    origins: list[list[int]] = [[] for _ in paces]  # of each block's steps: the minibatch of data they go back to
+    idle = set(range(len(paces)))
     at_work: list[tuple[float, int]] = []
     events: Events = []
     now = 0.0
     while True:
-        for block in sorted(idle, reverse=True):  # so that a block knows whether those after it still need it
-            if min(begun[block:]) >= steps:
+        for block in sorted(idle, reverse=True):
+            made = origins[block]
+            if made[-1:] == [steps - 1]:
                 continue
-            source = rings[block - 1].take() if block else begun[0]
+            source = rings[block - 1].take() if block else len(made)
             if source is not None:
                 events.append((block, source))
-                begun[block] += 1
+                made.append(origins[block - 1][source] if block else source)
                 idle.remove(block)
                 heapq.heappush(at_work, (now + next(paces[block]), block))
         if not at_work:
@@ -60,4 +62,4 @@ def run_freely(paces: Sequence[Iterator[float]], steps: int, buffer: int, max_re
             _, block = heapq.heappop(at_work)
             idle.add(block)
             if block < len(rings):
-                rings[block].insert(begun[block] - 1)
+                rings[block].insert(len(origins[block]) - 1)

@@ -55,13 +55,12 @@ class Merged:
     def _facts(self, block: int) -> dict[str, int | float]:
         mine = self.order.events[:, 0] == block
         sources = self.order.events[mine, 1]
-        learned = sources[: self.order.steps]
-        found: dict[str, int | float] = {"block": block + 1, "passed_on": len(sources) - len(learned)}
-        _, uses = np.unique(learned, return_counts=True)
-        found |= {"minibatches": len(uses), "uses": round(float(uses.mean()), 3), "most_uses": int(uses.max())}
+        _, uses = np.unique(sources, return_counts=True)
+        found: dict[str, int | float] = {"block": block + 1, "steps": len(sources), "minibatches": len(uses)}
+        found |= {"uses": round(float(uses.mean()), 3), "most_uses": int(uses.max())}
         if block:
             ends = np.sort(self.times[self.order.events[:, 0] == block - 1, 1])
-            there = np.searchsorted(ends, self.times[mine, 0][: len(learned)], side="right")
-            ages = np.clip(there - 1 - learned, 0, None)
+            there = np.searchsorted(ends, self.times[mine, 0], side="right")
+            ages = np.clip(there - 1 - sources, 0, None)
             found |= {"age": round(float(ages.mean()), 3), "oldest": int(ages.max())}
         return found

@@ -22,7 +22,7 @@ from layerline.files import replacing
 
 @dataclass(frozen=True)
 class Order:
-    """The events of `blocks` blocks which learn in `steps` steps each, and pass on what they take after that."""
+    """The events of `blocks` blocks on `steps` minibatches of data."""
 
     events: NDArray[np.int32]
     blocks: int
@@ -45,6 +45,16 @@ class Order:
             numbers[mine] = np.arange(len(mine))
         return numbers
 
+    @property
+    def origins(self) -> NDArray[np.int64]:
+        """Of each event, the minibatch of data that it goes back to. [events]"""
+        origins = self.events[:, 1].astype(np.int64)
+        below = origins[self.events[:, 0] == 0]
+        for block in range(1, self.blocks):
+            mine = self.events[:, 0] == block
+            below = origins[mine] = below[origins[mine]]
+        return origins
+
     def check(self, source: str) -> None:
         """UsageError, naming `source`, if no blocks could have done this."""
         made = [0] * self.blocks
@@ -56,12 +66,14 @@ class Order:
             if block and not 0 <= minibatch < made[block - 1]:
                 raise _impossible(source, at, f"block {block} uses a minibatch that is not made yet: {minibatch}")
             made[block] += 1
-        if min(made) < self.steps:
-            short = made.index(min(made))
-            raise UsageError(
-                f"{source}: block {short} has {made[short]} of the {self.steps} steps of this run",
-                hint="choose the --epochs and --batch-size that it was recorded with",
-            )
+        origins = self.origins
+        for block in range(self.blocks):
+            came = int(origins[self.events[:, 0] == block].max(initial=-1)) + 1
+            if came != self.steps:
+                raise UsageError(
+                    f"{source}: block {block} comes to minibatch {came} of the data, this run has {self.steps}",
+                    hint="choose the --epochs, --batch-size and --max-steps that it was recorded with",
+                )
 
     def write(self, path: Path) -> None:
         """Write it whole; LayerlineError where that is not possible."""
@@ -86,10 +98,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Uses:
-    """What becomes of the events of an order, looked at from its end."""
+    """What becomes of what the events of an order make, looked at from its end."""
 
-    counts: NDArray[np.bool_]
-    """Whether the event learns, or makes what is used later. The others can be left out."""
     wanted: NDArray[np.bool_]
     """Whether what it makes is used later."""
     last: NDArray[np.bool_]
@@ -97,17 +107,16 @@ class Uses:
 
     @staticmethod
     def of(order: Order) -> Uses:
-        counts, wanted, last = (np.zeros(len(order), dtype=np.bool_) for _ in range(3))
+        wanted, last = (np.zeros(len(order), dtype=np.bool_) for _ in range(2))
         used: set[tuple[int, int]] = set()
         numbers = order.number.tolist()
         for at in range(len(order) - 1, -1, -1):
             block, minibatch = order.events[at].tolist()
             wanted[at] = (block, numbers[at]) in used
-            counts[at] = wanted[at] or numbers[at] < order.steps
-            if counts[at] and block:
+            if block:
                 last[at] = (block - 1, minibatch) not in used
                 used.add((block - 1, minibatch))
-        return Uses(counts, wanted, last)
+        return Uses(wanted, last)
 
 
 def _impossible(source: str, at: int, what: str) -> UsageError:

@@ -42,13 +42,12 @@ class Ring:
         self.places.append(Place(step))
         return gone
 
-    def take(self, *, fresh: bool = False) -> int | None:
-        """The step to use now, counted as used; None where the reader has to wait. `fresh`: only one never used."""
+    def take(self) -> int | None:
+        """The step to use now, counted as used; None where the reader has to wait."""
         if not self.places:
             return None
         place = min(self.places, key=lambda place: (place.uses, -place.step))
-        most = 1 if fresh else self.max_reuse
-        if most is not None and place.uses > most:
+        if self.max_reuse is not None and place.uses > self.max_reuse:
             return None
         place.uses += 1
         return place.step

@@ -41,8 +41,8 @@ class Sender(ABC):
         """Bytes sent, bytes it would be in float32, squared error, squared outputs; over the whole training."""
 
     @abstractmethod
-    def encode(self, h: Tensor, learn: bool = True) -> Parcel:
-        """Outputs [B, …] as they travel. `learn`: what the sender keeps may follow them."""
+    def encode(self, h: Tensor) -> Parcel:
+        """Outputs [B, …] as they travel; what the sender keeps may follow them."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs, by name."""
@@ -121,7 +121,7 @@ class _Simple(Sender, Receiver):
         super().__init__(device)
         self._boundary, self._dtype = boundary, dtype
 
-    def encode(self, h: Tensor, learn: bool = True) -> Parcel:
+    def encode(self, h: Tensor) -> Parcel:
         parcel = self._boundary.written(h)
         if isinstance(self._boundary, Plain):
             return self._count(h, parcel, 0.0, 0.0)
@@ -258,10 +258,10 @@ class QuantisingSender(Sender):
         self._announces = bool(self.book.version)
 
     @torch.no_grad()
-    def encode(self, h: Tensor, learn: bool = True) -> Parcel:
+    def encode(self, h: Tensor) -> Parcel:
         book, x = self.book, grouped(h, self._boundary.dims)
         due = min(int(book.version), self._boundary.refresh)  # the first versions are soon outdated
-        fresh = not book.version or (learn and int(book.age) >= due)
+        fresh = not book.version or int(book.age) >= due
         if fresh:
             book.publish(x)
         indices, nearness = nearest(x, book.codes_GKD)
@@ -270,8 +270,7 @@ class QuantisingSender(Sender):
         if fresh or self._announces:
             parcel["codes"] = book.codes_GKD.clone()
             self._announces = False
-        if learn:
-            book.follow(x, indices)
+        book.follow(x, indices)
         size = torch.dot(x.flatten(), x.flatten()).double()
         return self._count(h, parcel, (size - nearness).clamp(min=0), size)
 

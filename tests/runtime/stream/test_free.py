@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from layerline import api
 from layerline.errors import UsageError
 from layerline.runtime.execute import make_trainer
 from layerline.runtime.stream.free import FreeTrainer
+from layerline.runtime.stream.stage import Stage
 from small_runs import EpochDone, Outcome, fresh_model, minibatches, small_data, small_stream, train_through
 
 DATA = small_data(count=37, classes=3, shape=(1, 8, 8))
@@ -53,7 +54,7 @@ def test_microbatches_add_up_as_in_the_synchronous_stream() -> None:
 
 
 @pytest.mark.parametrize("slowdowns", [[1, 1, 2], [2, 1, 1], [1, 2, 1]])
-def test_a_slow_block_makes_another_network_and_every_block_has_its_steps(slowdowns: list[float]) -> None:
+def test_a_slow_block_makes_another_network_and_every_block_has_its_epochs(slowdowns: list[float]) -> None:
     run = small_stream(timing={"kind": "async", "slowdowns": slowdowns})
     trainer = make_trainer(fresh_model(run, DATA), DATA)
     assert isinstance(trainer, FreeTrainer)
@@ -65,32 +66,42 @@ def test_a_slow_block_makes_another_network_and_every_block_has_its_steps(slowdo
     assert train_through(run, DATA, []).sha256 != synchronous().sha256
 
 
-def test_a_block_that_had_its_steps_does_not_change() -> None:
-    run = small_stream(timing={"kind": "async", "slowdowns": [1, 1, 5]})
+@pytest.mark.parametrize("slowdowns", [[1, 1, 3], [3, 1, 1], [1, 3, 1]])
+def test_all_blocks_come_to_the_end_of_the_data_and_of_the_rate(slowdowns: list[float]) -> None:
+    """Each had as many steps as the others: those after a slow block were done while it still changed, and stayed with
+    outputs that it no longer put out. On CIFAR-10 a first block a fifth slower cost them 1.6 points."""
+    run = small_stream(timing={"kind": "async", "slowdowns": slowdowns}, rate={"kind": "cosine"})
     trainer = make_trainer(fresh_model(run, DATA), DATA)
     assert isinstance(trainer, FreeTrainer)
-    finished: dict[str, torch.Tensor] = {}
-    for event in trainer.train():
-        if isinstance(event, EpochDone) and event.rows[0].block == "1" and event.epoch == run.epochs:
-            finished = {name: tensor.clone() for name, tensor in trainer.stages[0].block.state_dict().items()}
-            behind = trainer.steps - trainer.steps_done
-    assert behind > 5
-    after = trainer.stages[0].block.state_dict()
-    assert finished.keys() == after.keys()
-    assert all(torch.equal(finished[name], after[name]) for name in after)
+    rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for stage, update in [(stage, stage.update) for stage in trainer.stages]:
+
+        def noted(lr: float, stage: Stage = stage, update: Callable[[float], None] = update) -> None:
+            rates[stage.index].append(lr)
+            update(lr)
+
+        stage.update = noted  # type: ignore[method-assign]
+    for _ in trainer.train():
+        pass
+    steps = trainer.feed.steps
+    assert len(rates[0]) == steps, "the first block takes every minibatch of the data"
+    assert {each[0] for each in rates.values()} == {trainer.feed.lr(0)}
+    assert {each[-1] for each in rates.values()} == {trainer.feed.lr(steps - 1)}
+    assert all(each == sorted(each, reverse=True) for each in rates.values())
+    assert min(rates, key=lambda block: len(rates[block])) == slowdowns.index(3)
 
 
-def test_what_a_learning_block_puts_out_is_sent_also_where_nobody_uses_it() -> None:
+def test_what_a_block_puts_out_is_sent_also_where_nobody_uses_it() -> None:
     """Else codes would follow other outputs here than where blocks really run freely."""
     run = small_stream(timing={"kind": "async", "slowdowns": [1, 5, 1]})
     trainer = make_trainer(fresh_model(run, DATA), DATA)
     for _ in trainer.train():
         pass
     assert isinstance(trainer, FreeTrainer)
-    learning = run.epochs * len(DATA.train) * 4 * 8 * 8 * 4  # of all examples, 4 channels of 8×8 outputs, 4 bytes each
-    assert trainer.results()["boundaries"][0]["bytes"] > learning, "and some more, for those that still learn"
+    sent = run.epochs * len(DATA.train) * 4 * 8 * 8 * 4  # of all examples, 4 channels of 8×8 outputs, 4 bytes each
+    assert trainer.results()["boundaries"][0]["bytes"] == sent
     used = {source for block, source in trainer.order.events.tolist() if block == 1}
-    assert len(used) < run.epochs * trainer.batches + 3, "it would be fewer if only those were sent"
+    assert len(used) < run.epochs * trainer.batches / 2
 
 
 def test_steps_can_be_cut_short() -> None:

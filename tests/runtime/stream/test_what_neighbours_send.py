@@ -17,7 +17,7 @@ from layerline.errors import MessageRefused
 from layerline.runtime.fitting import reading
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free import LABELS
-from layerline.runtime.stream.free_node import FreeNode, FreeStep
+from layerline.runtime.stream.free_node import ORIGIN, FreeNode, FreeStep
 from layerline.runtime.stream.landing import Landing
 from layerline.runtime.stream.model import build_stream_model
 from layerline.runtime.stream.node import GRADIENT, StreamNode
@@ -159,8 +159,8 @@ def take(node: FreeNode, parcel: Parcel) -> FreeStep | None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_minibatches_of_blocks_that_run_freely(kind: str) -> None:
     below = nodes_of(run_of(boundary=KINDS[kind]))[0]
-    parcel = sent(below)
-    labels = below.feed.labels(0, 0)
+    labels, origin = below.feed.labels(0, 0), torch.tensor(7)
+    parcel = sent(below) | {ORIGIN: origin}
     for missing in parcel:
         rest = {name: t for name, t in parcel.items() if name != missing} | {LABELS: labels}
         with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: "):
@@ -170,6 +170,9 @@ def test_minibatches_of_blocks_that_run_freely(kind: str) -> None:
     for wrong in (labels + 100, labels - 100, labels.float(), labels[:, None], labels[0], labels[:0]):
         with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: .*labels"):
             take(free_node(kind), parcel | {LABELS: wrong})
+    for wrong in (origin + 10**6, origin - 8, origin[None]):
+        with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: (the data has no|'origin' is)"):
+            take(free_node(kind), parcel | {LABELS: labels, ORIGIN: wrong})
     assert take(free_node(kind), parcel | {LABELS: labels}) is not None
 
 

@@ -23,9 +23,9 @@ class Crossing:
         self.index, self.sender, self.receiver = index, sender, receiver
         self._channels_last = channels_last
 
-    def send(self, h: Tensor, learn: bool = True) -> Parcel:
+    def send(self, h: Tensor) -> Parcel:
         """Outputs, coded and arrived, as they wait for the next block."""
-        return self.receiver.accept(self.sender.encode(h, learn))
+        return self.receiver.accept(self.sender.encode(h))
 
     def open(self, parcel: Parcel) -> Tensor:
         """What the next block learns from; in the layout that its convolutions are fast in."""

@@ -41,6 +41,10 @@ class Feed:
         """Whether it is the last step of an epoch, or of the run."""
         return (step + 1) % self.batches == 0 or step + 1 == self.steps
 
+    def epochs_after(self, step: int) -> int:
+        """How many epochs of the data lie behind after a step, or, after the last one, have begun."""
+        return self.place(step)[0] + self.ends_epoch(step) if step >= 0 else 0
+
     def examples(self, step: int) -> int:
         """Examples of its epoch up to a step, itself included."""
         return min((step % self.batches + 1) * self.run.batch_size, len(self._examples))

@@ -25,11 +25,14 @@ from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.free import LABELS
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.node import StreamNode
-from layerline.runtime.stream.own_step import learn, pass_on
+from layerline.runtime.stream.own_step import OwnSteps
 from layerline.runtime.stream.replay import ReplayBuffer
 from layerline.runtime.training import below
 from layerline.transport.boundary import Parcel
 from layerline.transport.message import SAME_RUN
+
+ORIGIN = "origin"
+"""Of a parcel: the minibatch of the data that it goes back to, int64 []."""
 
 
 @dataclass
@@ -40,9 +43,12 @@ class FreeStep:
     source: int
     """The step of the block below that made its minibatch; of the first block, the minibatch of the data."""
     number: int
-    learned: bool
+    advance: int
+    """Minibatches of the data that the block came past with it; 0 where it had been as far before."""
     begin: float
     """Seconds since 1970."""
+    row: Row | None
+    """The numbers of the epoch that ends with it."""
     parcel: Parcel | None
     """For the next block, if there is one."""
 
@@ -58,21 +64,25 @@ class FreeNode(StreamNode):
         super().__init__(blocks, model, feed, crossings(model, model.device))
         self._model = model
         self._buffers = {block: ReplayBuffer(buffer, max_reuse) for block in blocks if block}
-        self._examples = {block: torch.zeros((), dtype=torch.int64) for block in blocks}
-        self.made = dict.fromkeys(blocks, 0)
-        """Steps of each block so far, those after its last one to learn included."""
+        self._own = {block: OwnSteps(stage, feed, model.device) for block, stage in self.stages.items()}
+        self._made = dict.fromkeys(blocks, 0)
         self.events: list[tuple[int, int]] = []
         self.times: list[tuple[float, float]] = []
         """Begin and end of each event, seconds since 1970."""
 
     @property
-    def learned(self) -> int:
-        """Steps in which blocks of this node learned."""
-        return sum(min(made, self.feed.steps) for made in self.made.values())
+    def reached(self) -> int:
+        """Minibatches of the data that blocks of this node came past, each counted for each block."""
+        return sum(own.reached for own in self._own.values())
 
-    def needed(self, block: int, above: bool) -> bool:
-        """Whether a block has to go on: it learns, or one after it does (`above`: in a later node)."""
-        return above or min(made for each, made in self.made.items() if each >= block) < self.feed.steps
+    @property
+    def done(self) -> bool:
+        """Whether all blocks have learned from the last minibatch of the data."""
+        return all(own.done for own in self._own.values())
+
+    def epoch(self, block: int) -> int:
+        """The epoch of the data that a block is in, from 1."""
+        return min(self._own[block].epochs + 1, self.feed.run.epochs)
 
     def put(self, block: int, step: int, parcel: Parcel) -> None:
         """A minibatch of the block below arrived."""
@@ -89,40 +99,36 @@ class FreeNode(StreamNode):
             return accept(parcel)
         what, labels = f"what block {block} put out", parcel[LABELS]
         wanted = self._model.encoder.input_shape if self._model.run.reads_text else ()
-        fit(what, parcel, {LABELS: (max(1, len(labels) if labels.ndim else 0), *wanted)})
+        fit(what, parcel, {LABELS: (max(1, len(labels) if labels.ndim else 0), *wanted), ORIGIN: ()})
+        if not 0 <= int(parcel[ORIGIN]) < self.feed.steps:
+            raise MessageRefused(f"{what} was refused: the data has no minibatch {int(parcel[ORIGIN])}", hint=SAME_RUN)
         if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(self._model.classes):
             raise MessageRefused(f"{what} was refused: its labels are no classes of this data", hint=SAME_RUN)
         with reading(what):
             return accept(parcel)
 
     def work(self, block: int) -> FreeStep | None:
-        """A step of a block, to be noted by `finish`; None where it has to wait.
-
-        One that has had its steps passes on only what it has not had yet: from the rest it would make the same again.
-        """
-        begin, number = time.time(), self.made[block]
-        learns = number < self.feed.steps
+        """A step of a block, to be noted by `finish`; None where it has to wait, or is done."""
+        begin, number, own = time.time(), self._made[block], self._own[block]
+        if own.done:
+            return None
         if block:
-            taken = self._buffers[block].take(fresh=not learns)
+            taken = self._buffers[block].take()
             if taken is None:
                 return None
             source, parcel = taken
             parcel = {name: tensor.to(self.device) for name, tensor in parcel.items()}
-            x, labels = self._open(block, parcel), parcel[LABELS]
+            x, labels, origin = self._open(block, parcel), parcel[LABELS], parcel[ORIGIN]
         else:
-            source = number
+            source, origin = number, torch.tensor(number)
             x, labels = self.feed.minibatch(source)
-        stage = self.stages[block]
-        if learns:
-            h = learn(stage, self.feed, x, labels, number, (self._losses[block], self._right[block]))
-            self._examples[block] += len(labels)
-        else:
-            h = pass_on(stage, self._model, x)
+        before = own.reached
+        h, row = own.learn(x, labels, number, int(origin))
         outlet = self._outlets.get(block)
-        made = outlet.sender.encode(h, learns) | {LABELS: labels} if outlet else None
+        made = outlet.sender.encode(h) | {LABELS: labels, ORIGIN: origin} if outlet else None
         if h.is_cuda:
             torch.cuda.synchronize()  # a slow-down is a multiple of the time that the step took
-        return FreeStep(block, source, number, learns, begin, made)
+        return FreeStep(block, source, number, own.reached - before, begin, row, made)
 
     def _open(self, block: int, parcel: Parcel) -> Tensor:
         """What a block learns from."""
@@ -132,17 +138,18 @@ class FreeNode(StreamNode):
             x = self._inlets[block].open(parcel)
         return self._fitting(block, x, len(parcel[LABELS]))
 
-    def finish(self, step: FreeStep) -> tuple[Row | None, Parcel | None]:
-        """A step has taken its time: the numbers of the epoch that ends with it; what goes to the next node."""
+    def finish(self, step: FreeStep) -> Parcel | None:
+        """A step has taken its time: what goes to the next node."""
         block, number = step.block, step.number
         self.events.append((block, step.source))
         self.times.append((step.begin, time.time()))
-        self.made[block] += 1
-        row = self._end_block(block, number) if step.learned and self.feed.ends_epoch(number) else None
+        self._made[block] += 1
+        if step.row is not None:
+            self.noted.rows.append(step.row)
         if step.parcel is None or block + 1 not in self.blocks:
-            return row, step.parcel
+            return step.parcel
         self.put(block + 1, number, step.parcel)
-        return row, None
+        return None
 
     def history(self) -> dict[str, Tensor]:
         """Who took what, when; and what went over the boundaries."""
@@ -163,21 +170,17 @@ class FreeNode(StreamNode):
         self.events = [(block, source) for block, source in tensors["events"].tolist()]
         self.times = [(begin, end) for begin, end in tensors["times"].tolist()]
         made = Counter(block for block, _ in self.events)
-        self.made = {block: made[block] for block in self.blocks}
+        self._made = {block: made[block] for block in self.blocks}
         for block, buffer in self._buffers.items():
             buffer.load(below(tensors, f"buffer.{block}."))
         for outlet in self._outlets.values():
             outlet.sender.announce()
 
     def _fixed(self) -> dict[str, Tensor]:
-        return super()._fixed() | {f"examples.{block}": tensor for block, tensor in self._examples.items()}
+        named = super()._fixed()
+        for block, own in self._own.items():
+            named |= {f"{block}.own.{name}": tensor for name, tensor in own.tensors().items()}
+        return named
 
-    def _end_block(self, block: int, number: int) -> Row:
-        """The numbers of a block's own epoch."""
-        examples = int(self._examples[block])
-        loss, right = self._losses[block].item() / examples, self._right[block].item() / examples
-        for total in (self._losses[block], self._right[block], self._examples[block]):
-            total.zero_()
-        row = Row(epoch=self.feed.place(number)[0] + 1, block=str(block + 1), loss=loss, accuracy=right)
-        self.noted.rows.append(row)
-        return row
+    def _judged(self, model: StreamModel) -> list[int]:
+        return []  # every block's own steps keep its numbers

@@ -49,13 +49,10 @@ def _forget(kept: list[Any], most: int) -> None:
         del kept[most]
 
 
-def free_timeline(
-    recorded: Sequence[Recording], blocks: int, steps: int
-) -> tuple[Plan, dict[int, list[dict[str, Any]]]]:
+def free_timeline(recorded: Sequence[Recording], blocks: int) -> tuple[Plan, dict[int, list[dict[str, Any]]]]:
     """A table of the steps that are shown, like a plan; and the facts of every node about its rows.
 
-    `steps`: of a block that learns; it passes on what it makes after them. A step that several sittings made is that of
-    the last.
+    A step that several sittings made is that of the last.
     """
     shown = [_within(each, recorded) for each in recorded]
     every = sorted((row[3], node, row) for node, rows in enumerate(shown) for row in rows)
@@ -71,7 +68,7 @@ def free_timeline(
         nodes=len(recorded),
         shards=1,
         shares=(1.0,),
-        action=np.where(step < steps, Action.TRAIN, Action.FORWARD).astype(np.uint8),
+        action=np.full(len(every), Action.TRAIN, np.uint8),
         stage=stage,
         round=step,
         node=np.array([node for _, node, _ in every], np.int32),

@@ -17,8 +17,8 @@ holds anything that is not yet made in another (Chandy and Lamport 1985), though
 After a kill all go back to the newest snapshot that all have. Then all events that count come from weights that are
 there, and the order of the whole run can be done again.
 
-**The end.** A node tells the one below when it and all above it have had their steps. When the first node hears of it,
-it makes the last snapshot; a stop is a snapshot, too.
+**The end.** A node tells the one below when it and all above it have learned from the last minibatch of the data. When
+the first node hears of it, it makes the last snapshot; a stop is a snapshot, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from layerline.transport.base import Transport
 from layerline.transport.message import Key
 
 DONE = 2
-"""A mark: all blocks have had their steps. Any larger one is the exit status to stop with."""
+"""A mark: all blocks are done. Any larger one is the exit status to stop with."""
 PARCEL, MARK, ENOUGH = "parcel", "mark", "enough"
 _LOOK_SECONDS = 0.05
 """Between two looks whether somebody is lost, or this process was asked to stop, where nothing arrives."""
@@ -85,7 +85,7 @@ class FreeWorker:
     ) -> None:
         self.nodes, self.transport = nodes, transport
         self.link = Link()
-        self.doing = Doing(nodes, lambda number: nodes[number].learned)
+        self.doing = Doing(nodes, lambda number: nodes[number].reached)
         self._snapshot, self._factors, self._patience = snapshot, factors, _PATIENCE + count * delay
         self._decide, self._save, self._stop = decide, save, stop
         self._last = count - 1
@@ -102,7 +102,8 @@ class FreeWorker:
         self._landings = {number: self._landing(number, buffer) for number in nodes}
 
     def work(self) -> Generator[Event]:
-        """To the last snapshot. Yields after every step that learned; the last of a block's epoch yields `EpochDone`.
+        """To the last snapshot. Yields for every minibatch of the data that a block comes past; `EpochDone` where it
+        ends an epoch.
 
         Stopped, after saving, when the first node was asked to. PeerLost.
         """
@@ -137,14 +138,11 @@ class FreeWorker:
     # A step ------------------------------------------------------------------------------------------------------
 
     def _begin(self, number: int) -> bool:
-        """The first of the node's blocks, in turns, that is needed and has something to take."""
+        """The first of the node's blocks, in turns, that has something to take."""
         node, blocks = self.nodes[number], self.nodes[number].blocks
         for each in range(len(blocks)):
             block = blocks[(self._turn[number] - blocks[0] + each) % len(blocks)]
-            if not node.needed(block, self._above[number]):
-                continue
-            learns = node.made[block] < node.feed.steps
-            self.doing.begins(number, Action.TRAIN if learns else Action.FORWARD, block)
+            self.doing.begins(number, Action.TRAIN, block)
             began = time.monotonic()
             step = node.work(block)
             if step is not None:
@@ -152,7 +150,7 @@ class FreeWorker:
                 self._running[number] = _Running(step, began, began + spent * self._factors[block])
                 self._turn[number] = block + 1
                 return True
-        if number and self._needs(number):
+        if number and not node.done:
             self.doing.waits(number, number - 1)
         else:
             self.doing.ends(number)
@@ -161,7 +159,7 @@ class FreeWorker:
     def _finish(self, number: int, running: _Running) -> Generator[Event]:
         node, step = self.nodes[number], running.step
         del self._running[number]
-        row, parcel = node.finish(step)
+        parcel = node.finish(step)
         busy = node.noted.busy
         seconds = running.until - running.began
         busy[step.block] = busy.get(step.block, 0.0) + seconds
@@ -170,11 +168,13 @@ class FreeWorker:
         if parcel is not None:
             key = Key(step.number, PARCEL, step.block, step.number)
             self.transport.at(number).send(key, packed_parcel(parcel), number + 1, passing="codes" not in parcel)
-        if row is not None:
+        advance, epoch = step.advance, node.epoch(step.block)
+        if step.row is not None:
             self._note(number)  # also where nothing is ever saved: what is noted need not be kept
-            yield EpochDone(row.epoch, [row])
-        elif step.learned:
-            yield Minibatch(node.feed.place(step.number)[0] + 1, f"block {step.block + 1}")
+            yield EpochDone(step.row.epoch, [step.row])
+            advance -= 1
+        for _ in range(advance):
+            yield Minibatch(epoch, f"block {step.block + 1}")
 
     # Between two steps of a node ---------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class FreeWorker:
         """Take in what landed; save where there is a mark, and leave after a last one."""
         mark: tuple[int, int] | None = None
         if number == 0:
-            what = DONE if not self._needs(0) else self._decide()
+            what = DONE if self._all_done(0) else self._decide()
             if what != GO_ON:
                 self._keep(0, self._snapshot + 1, what)
             return
@@ -193,14 +193,14 @@ class FreeWorker:
             if mark is None:
                 break
             self._keep(number, *mark)
-        if number in self._left and number not in self._told and not self._needs(number):
+        if number in self._left and number not in self._told and self._all_done(number):
             self._told.add(number)
             with suppress(PeerLost):  # it was stopped, and a mark that says so is on its way; else `_lost` knows
                 self.transport.at(number).send(Key(0, ENOUGH, 0, 0), {}, number - 1)
 
-    def _needs(self, number: int) -> bool:
-        """Whether a block of the node, or of one above it, still learns."""
-        return self.nodes[number].needed(self.nodes[number].blocks[0], self._above[number])
+    def _all_done(self, number: int) -> bool:
+        """Whether no block of the node, nor of one above it, still learns."""
+        return self.nodes[number].done and not self._above[number]
 
     def _keep(self, number: int, snapshot: int, what: int) -> None:
         """The node's part of a snapshot; the node above makes its own."""

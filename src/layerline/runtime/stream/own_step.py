@@ -1,35 +1,82 @@
-"""A step of a block that runs freely: from its own loss; or as in prediction, when it has had all its steps."""
+"""A step of a block that runs freely, and how far it has come.
+
+Problem: such a block makes more steps than there are minibatches, or fewer. By its own steps its learning rate would
+end before, or after, those of the blocks that it learns from, and it would stop while they still change. Solution:
+progress travels with the data. A minibatch knows its number in the data, and the learning rate goes by that; a block is
+done when it has learned from the last one. At equal speeds this is the stream in step.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from layerline.blocks.network import predicting
+from layerline.events import Row
 from layerline.runtime.stream.feed import Feed
-from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import Stage
 
 
-def learn(stage: Stage, feed: Feed, x: Tensor, labels: Tensor, number: int, sums: tuple[Tensor, Tensor]) -> Tensor:
-    """The block's step `number` on inputs [B, …] and labels: its outputs of before the update, [B, …].
+class OwnSteps:
+    """Of one block: `stage` learns from minibatches of `feed`."""
 
-    `sums`: of losses and of right answers, float64 []; what this minibatch gave is added to them.
-    """
-    parts, outputs = feed.run.microbatches, []
-    losses, right = sums
-    for part, (x_part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
-        outputs.append(stage.forward(part, x_part, feed.seed(stage.index, number, part)))
-        _, record = stage.backward(part, targets, [], len(targets) / len(labels))
-        assert record is not None
-        losses += record[0] * len(targets)
-        right += record[1] * len(targets) / targets.numel()
-    stage.update(feed.lr(number))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    def __init__(self, stage: Stage, feed: Feed, device: torch.device) -> None:
+        self.stage, self.feed = stage, feed
+        self._losses, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        self._examples = torch.zeros((), dtype=torch.int64)
+        self._furthest = torch.tensor(-1)
 
+    @property
+    def reached(self) -> int:
+        """Minibatches of the data it has come past."""
+        return int(self._furthest) + 1
 
-def pass_on(stage: Stage, model: StreamModel, x: Tensor) -> Tensor:
-    """The outputs of a block that no longer changes."""
-    with predicting(stage.block), torch.no_grad(), model.autocast(x.device):
-        h: Tensor = stage.block(x)
-    return h
+    @property
+    def epochs(self) -> int:
+        """Epochs of the data it has come past."""
+        return self.feed.epochs_after(int(self._furthest))
+
+    @property
+    def done(self) -> bool:
+        """Whether it has learned from the last minibatch of the data."""
+        return self.reached == self.feed.steps
+
+    def learn(self, x: Tensor, labels: Tensor, number: int, origin: int) -> tuple[Tensor, Row | None]:
+        """The block's step `number` on inputs [B, …] and labels of minibatch `origin` of the data.
+
+        Returns its outputs of before the update, [B, …], and, if it has come to the end of an epoch, the numbers of all
+        its steps since the last one that it came to.
+        """
+        parts, outputs = self.feed.run.microbatches, []
+        for part, (x_part, targets) in enumerate(zip(x.chunk(parts), labels.chunk(parts), strict=True)):
+            outputs.append(self.stage.forward(part, x_part, self.feed.seed(self.stage.index, number, part)))
+            _, record = self.stage.backward(part, targets, [], len(targets) / len(labels))
+            assert record is not None
+            self._losses += record[0] * len(targets)
+            self._right += record[1] * len(targets) / targets.numel()
+        self.stage.update(self.feed.lr(origin))
+        self._examples += len(labels)
+        before = self.epochs
+        self._furthest.clamp_(min=origin)
+        row = self._end_epoch() if self.epochs > before else None
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs), row
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs beside the stage, by name."""
+        return {
+            "losses": self._losses,
+            "right": self._right,
+            "examples": self._examples,
+            "furthest": self._furthest,
+        }
+
+    def _end_epoch(self) -> Row:
+        examples = int(self._examples)
+        row = Row(
+            epoch=self.epochs,
+            block=str(self.stage.index + 1),
+            loss=self._losses.item() / examples,
+            accuracy=self._right.item() / examples,
+        )
+        for total in (self._losses, self._right, self._examples):
+            total.zero_()
+        return row

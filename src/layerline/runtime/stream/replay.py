@@ -26,9 +26,9 @@ class ReplayBuffer:
             del self._parcels[gone]
         self._parcels[step] = parcel
 
-    def take(self, *, fresh: bool = False) -> tuple[int, Parcel] | None:
-        """A minibatch to learn from, counted as used; None where the block has to wait. `fresh`: one never used."""
-        step = self._ring.take(fresh=fresh)
+    def take(self) -> tuple[int, Parcel] | None:
+        """A minibatch to learn from, counted as used; None where the block has to wait."""
+        step = self._ring.take()
         return None if step is None else (step, self._parcels[step])
 
     @property
