@@ -27,7 +27,7 @@ def bits_of(model: Predictor, data: AnySet, heed: Callable[[], None] = lambda: N
     """
     if not isinstance(data, TextSet) or not isinstance(model, StreamModel):
         return {}
-    bits = {readout.kind: model.bits(data.test, readout, heed) for readout in model.available_readouts()}
+    bits = model.bits(data.test, heed=heed)
     return {"tokens": model.run.tokens, "validation_bits_per_character": bits["last"], "bits_per_character": bits}
 
 

@@ -1,6 +1,6 @@
 """`gantt.svg` of blocks that run freely: the first steps and the last ones. There is no plan to stand below them.
 
-measured   node 1  ████████████       │      ▒▒▒▒▒▒▒▒▒▒     paler: it has had its steps, and passes on
+measured   node 1  ████████████       │    █████████████
            node 2     ███ ███ ███     │   ███ ███ ███
 """
 

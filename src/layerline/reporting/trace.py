@@ -11,7 +11,7 @@ have two messages at a time (of two links) gets a second one beside it. Arrows l
 
 Of a stream, whose steps are thousands, some at the beginning are there and the last: bars are `block 2, step 5,
 microbatch 1, forward`; with a method of PyTorch's `stage 2, …`, or `copy 2, …`. Of blocks that run freely, the first
-steps and the last of each node: `block 2, step 5, train` (or `forward`: it only passes on).
+steps and the last of each node: `block 2, step 5, train`.
 
 Sittings of a run that was stopped or killed follow one another without the time between them. Rows that were in
 flight when a sitting ended are not there: nobody noted them. Nor are messages that were still on their way when a

@@ -116,7 +116,9 @@ class Execution:
         if not (due and self.trainer.comparable and held_out):
             return
         split = "validation" if run.validation or isinstance(self.data, TextSet) else "test"
-        bits = model.bits(held_out) if isinstance(model, StreamModel) and isinstance(held_out, Windows) else None
+        bits = None
+        if isinstance(model, StreamModel) and isinstance(held_out, Windows):
+            bits = model.bits(held_out, model.available_readouts()[:1])["last"]
         look = Evaluated(epoch, split, model.accuracy(held_out), self.progress.train_seconds, bits)
         self.progress.curve.append(look)
         self.listener(look)

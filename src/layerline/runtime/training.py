@@ -74,6 +74,10 @@ class Predictor(nn.Module, ABC):
             predicted.append(self.scores(part, readout).argmax(-1).cpu())
         return (torch.cat(predicted) == examples.labels).double().mean().item()
 
+    def accuracies(self, examples: Examples | Windows, heed: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """The same of every readout, the chosen one first."""
+        return {readout.kind: self.accuracy(examples, readout, heed) for readout in self.available_readouts()}
+
 
 class BaseTrainer(ABC):
     """A training that can stop, and go on, between any two minibatches."""

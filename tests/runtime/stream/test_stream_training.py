@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from layerline.blocks.heads.text import SharedUnembedding
 from layerline.blocks.layer import Unembedding
 from layerline.data.dataset import Dataset, Examples
 from layerline.data.text import read_text
-from layerline.data.text_set import TextSet
+from layerline.data.text_set import TextSet, Windows
 from layerline.errors import Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch
 from layerline.reporting.run_folder import RunFolder
@@ -129,6 +130,29 @@ def test_all_heads_together_weigh_each_twice_as_much_as_the_one_before() -> None
     scores = {readout.kind: model.scores(data.train.inputs, readout) for readout in model.available_readouts()}
     logs = {kind: torch.log_softmax(score, 1) for kind, score in scores.items()}
     torch.testing.assert_close(scores["all-heads"], (logs["block-1"] + 2 * logs["block-2"] + 4 * logs["last"]) / 7)
+
+
+def test_one_pass_through_the_blocks_judges_by_every_readout(tmp_path: Path) -> None:
+    """Each readout went through all blocks below it again; with codes a network of five blocks took minutes."""
+    for codes in ({}, {"boundary": {"kind": "vq", "dims": 2, "codes": 8}}):
+        result, data = api.train(run_of(epochs=1, **codes), data=pictures()), pictures()
+        model = result.model
+        assert isinstance(model, StreamModel)
+        assert data.test is not None
+        one_by_one = {readout.kind: model.accuracy(data.test, readout) for readout in model.available_readouts()}
+        assert result.values["readouts"] == one_by_one
+    run = text_run(tmp_path, epochs=1)
+    language, windows = api.train(run), TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset).test
+    assert isinstance(language.model, StreamModel)
+    bits = language.values["bits_per_character"]
+    assert bits == pytest.approx({kind: by_hand(language.model, windows, kind) for kind in bits})
+
+
+def by_hand(model: StreamModel, windows: Windows, kind: str) -> float:
+    """Bits per token by a readout, from the scores of all windows at once."""
+    readout = next(each for each in model.available_readouts() if each.kind == kind)
+    logs = torch.log_softmax(model.scores(windows.inputs, readout).double(), -1)
+    return float(-logs.gather(-1, windows.labels[..., None]).mean() / math.log(2))
 
 
 def test_all_heads_of_a_deep_network() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +21,13 @@ from layerline.blocks.layer import Unembedding
 from layerline.blocks.network import predicting
 from layerline.blocks.normaliser import NoNorm
 from layerline.blocks.tokens import TokenEncoder
+from layerline.data.dataset import Examples
 from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.coding import Coding
+from layerline.runtime.stream.readout import BlockReadout, together
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
 from layerline.stream_run import StreamRun
@@ -35,18 +36,6 @@ from layerline.transport.boundary import Plain
 _ROWS, _CPU_ROWS = 512, 64
 """Examples of a forward pass outside the training step; on CPUs so few that what goes from layer to layer stays in
 caches, which takes 15 to 44 % less time than 512 (two networks, two precisions)."""
-
-
-@dataclass(frozen=True)
-class BlockReadout:
-    """What the scores after some blocks say.
-
-    `kind`: "last", "block-2" for the head on the second block, or "all-heads": log-probabilities of all blocks that
-    have scores, each weighted twice as much as the one before (Belilovsky et al., arXiv 1812.11446).
-    """
-
-    blocks: tuple[int, ...]
-    kind: str
 
 
 class StreamModel(Predictor):
@@ -164,28 +153,49 @@ class StreamModel(Predictor):
         """Scores per class, float32 [B, C] (of tokens [B, T, C]) on the model's device, computed in chunks."""
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
-        blocks = readout.blocks if readout else (len(self.blocks) - 1,)
-        device = self.device
+        readout, device = readout or self.available_readouts()[0], self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
-            return torch.cat([self._scores(part.to(device), blocks) for part in raw.split(self.chunk_rows())])
+            parts = raw.split(self.chunk_rows())
+            return torch.cat([self._by_readout(part.to(device), [readout])[0] for part in parts])
 
     forward = scores
 
-    def bits(
-        self, examples: Windows, readout: BlockReadout | None = None, heed: Callable[[], None] = lambda: None
-    ) -> float:
-        """Bits that a token of these windows takes, on average: cross-entropy to the base 2.
+    def accuracies(self, examples: Examples | Windows, heed: Callable[[], None] = lambda: None) -> dict[str, float]:
+        readouts = self.available_readouts()
+        right = dict.fromkeys(self.readout_names, 0)
+        for labels, by_readout in self._judged(examples, readouts, heed):
+            for readout, scores in zip(readouts, by_readout, strict=True):
+                right[readout.kind] += int((scores.argmax(-1) == labels).sum())
+        return {kind: count / examples.labels.numel() for kind, count in right.items()}
 
-        `heed` is called between parts, and may raise.
-        """
-        total, rows = 0.0, self.chunk_rows()
+    def bits(
+        self,
+        examples: Windows,
+        readouts: Sequence[BlockReadout] | None = None,
+        heed: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Bits that a token of these windows takes by each of the readouts (None: all), on average: cross-entropy to
+        the base 2. `heed` is called between parts, and may raise."""
+        readouts = self.available_readouts() if readouts is None else readouts
+        totals = dict.fromkeys((readout.kind for readout in readouts), 0.0)
+        for labels, by_readout in self._judged(examples, readouts, heed):
+            for readout, scores in zip(readouts, by_readout, strict=True):
+                loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+                totals[readout.kind] += loss.item()
+        return {kind: total / examples.labels.numel() / math.log(2) for kind, total in totals.items()}
+
+    def _judged(
+        self, examples: Examples | Windows, readouts: Sequence[BlockReadout], heed: Callable[[], None]
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Part by part the labels, and the scores by each readout: one pass through the blocks for all."""
+        if isinstance(self.encoder, Encoder):
+            refuse_other_examples(self.encoder, examples.inputs)
+        rows, device = self.chunk_rows(), self.device
         for inputs, labels in zip(examples.inputs.split(rows), examples.labels.split(rows), strict=True):
             heed()
-            scores = self.scores(inputs, readout)
-            total += functional.cross_entropy(
-                scores.flatten(0, 1), labels.flatten().to(scores.device), reduction="sum"
-            ).item()
-        return total / examples.labels.numel() / math.log(2)
+            with predicting(self), torch.inference_mode(), self.autocast(device):
+                by_readout = self._by_readout(inputs.to(device), readouts)
+            yield labels.to(device), by_readout
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Of each block, its head, and the codes that its outputs cross as."""
@@ -196,24 +206,20 @@ class StreamModel(Predictor):
             for name, tensor in module.state_dict().items()
         }
 
-    def _scores(self, raw: Tensor, blocks: Sequence[int]) -> Tensor:
-        """After one block its scores; of several, their log-probabilities together."""
-        x, found = self.encoded(raw), []
-        for index, module in enumerate(self.blocks[: blocks[-1] + 1]):
+    def _by_readout(self, raw: Tensor, readouts: Sequence[BlockReadout]) -> list[Tensor]:
+        """The scores by each readout, float32 [B, C] (of tokens [B, T, C])."""
+        wanted = {block for readout in readouts for block in readout.blocks}
+        x, found = self.encoded(raw), {}
+        for index, module in enumerate(self.blocks[: max(wanted) + 1]):
             x = module(x)
-            if index in blocks:
+            if index in wanted:
                 head = self.head(index)
                 scores: Tensor = x if head is None else head(x)
-                found.append(scores.float())
+                found[index] = scores.float()
             coding = self.coding(index)
-            if coding is not None and index < blocks[-1]:
+            if coding is not None and index < max(wanted):
                 x = coding(x)
-        if len(found) == 1:
-            return found[0]
-        together = torch.log_softmax(found[0], -1)
-        for scores in found[1:]:  # what came before counts half; powers of 2 would overflow in deep networks
-            together = together / 2 + torch.log_softmax(scores, -1)
-        return together / (2 - 2.0 ** (1 - len(found)))
+        return [together([found[block] for block in readout.blocks]) for readout in readouts]
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The run's precision for forward passes of any module."""
