@@ -113,7 +113,8 @@ class NodeStanding:
     """What a node of a stream is about."""
 
     done: int
-    """Steps: minibatches that all its blocks have learned from; where they run freely, those of each block."""
+    """Minibatches of the data that all its blocks have learned from; where they run freely, those that each came past,
+    added up."""
     action: int | None
     """What it computes, an `Action`; None: nothing."""
     block: int | None
@@ -131,7 +132,7 @@ class StreamStarts:
     blocks: Sequence[Sequence[int]]
     """Of each node, from 0."""
     steps: Sequence[int]
-    """That each node does."""
+    """Where each node is done, counted in the same way."""
     freely: bool
     """Whether every block has steps of its own."""
     in_turns: bool

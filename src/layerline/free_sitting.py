@@ -1,8 +1,7 @@
 """A stream over nodes that run freely, from the newest snapshot to the result: what `stream_sitting` does otherwise.
 
 Nodes are never at the same step, so snapshots are numbered, and what is done is counted in minibatches of the data that
-the blocks came past. At the
-end the nodes' records are put together into the order of events that the run was, `order.npy`.
+blocks came past. At the end the nodes' records are put together into the order of events that the run was, `order.npy`.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ class FreeMember(FreeAlone, Member):
             for row in in_order(self._known()):
                 self._epochs[row.block] = row.epoch
         self._steps, self._looked = 0, time.monotonic()
-        self._ended: dict[str, list[dict[str, Any]]] = {}
+        self._rows = dict.fromkeys(self._epochs, 0)  # of this sitting: a block may come past several epochs at once
         super()._begin()
 
     def _done(self) -> tuple[int, int]:
@@ -135,14 +134,14 @@ class FreeMember(FreeAlone, Member):
         return sum(self._from_all("reached")) if self.member.rank == 0 else reached, total
 
     def _hear(self, event: Event) -> None:
-        """Rank 0 hears of what others do, too: of their epochs, and how many steps they have done."""
+        """Rank 0 hears of what others do, too: of their epochs, and how far they have come."""
         self._steps += isinstance(event, Minibatch)
         if self.member.rank == 0:
             self.heard(event)
             return
         for row in event.rows if isinstance(event, EpochDone) else ():
-            self._ended.setdefault(row.block, []).append(vars(row))
-            self.board.post(f"rows {row.block}", self._ended[row.block])
+            self._rows[row.block] += 1
+            self.board.post(f"row {self._rows[row.block]} {row.block}", vars(row))
         if self._due():
             self.board.post(f"steps {self.member.rank}", self._steps)
 
@@ -164,10 +163,10 @@ class FreeMember(FreeAlone, Member):
                 self.heard(Minibatch(min(max(self._epochs.values()) + 1, self.job.run.epochs), "all blocks"))
         here = {str(block + 1) for node in self.nodes.values() for block in node.blocks}
         for block in self._epochs.keys() - here:
-            for row in (Row(**told) for told in self.board.look(f"rows {block}") or ()):
-                if row.epoch > self._epochs[block]:
-                    self._epochs[block] = row.epoch
-                    self.heard(EpochDone(row.epoch, [row]))
+            while row := self.board.look(f"row {self._rows[block] + 1} {block}"):
+                self._rows[block] += 1
+                self._epochs[block] = row["epoch"]
+                self.heard(EpochDone(row["epoch"], [Row(**row)]))
 
     def _bring_home(self, transport: Transport) -> list[Noted]:
         home = self.places.index(0)

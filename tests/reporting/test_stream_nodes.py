@@ -48,9 +48,9 @@ def test_a_line_a_node() -> None:
     assert second == "2 3 5/40 50% waits for node 1"
 
 
-def test_where_blocks_run_freely_their_steps_are_counted() -> None:
+def test_where_blocks_run_freely_the_minibatches_of_each_are_counted() -> None:
     header, first, second = lines(starts({0: at(61, Action.TRAIN, 1), 1: at(40)}, freely=True))
-    assert header == "node blocks steps busy"
+    assert header == "node blocks minibatches busy"
     assert first == "1 1–2 61/80 50% learns, block 2"
     assert second == "2 3 40/40 50% has done its part"
 

@@ -112,7 +112,7 @@ class StreamView:
     def table(self) -> Table:
         """A line a node."""
         lines = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        names = ("node", "blocks", "steps" if self._start.freely else "minibatch", "busy", "")
+        names = ("node", "blocks", "minibatches" if self._start.freely else "minibatch", "busy", "")
         for name in names:
             number = name not in ("node", "blocks", "")
             lines.add_column(name, justify="right" if number else "left", no_wrap=True, min_width=len(name))

@@ -68,11 +68,17 @@ class Order:
             made[block] += 1
         origins = self.origins
         for block in range(self.blocks):
-            came = int(origins[self.events[:, 0] == block].max(initial=-1)) + 1
+            own = origins[self.events[:, 0] == block]
+            came = int(own.max(initial=-1)) + 1
             if came != self.steps:
                 raise UsageError(
                     f"{source}: block {block} comes to minibatch {came} of the data, this run has {self.steps}",
                     hint="choose the --epochs, --batch-size and --max-steps that it was recorded with",
+                )
+            if (own == self.steps - 1).argmax() != len(own) - 1:
+                raise UsageError(
+                    f"{source}: block {block} goes on after the last minibatch of the data",
+                    hint="record it again with this version: --timing async",
                 )
 
     def write(self, path: Path) -> None:

@@ -286,10 +286,11 @@ class QuantisingReceiver(Receiver):
         self._width, self._dtype, self._shape = width, dtype, shape
 
     def accept(self, parcel: Parcel) -> Parcel:
+        version = int(parcel["version"])
         if "codes" in parcel:
             if parcel["codes"].shape != self._shape:
                 raise ValueError(f"codes have the shape {list(parcel['codes'].shape)}, wanted is {list(self._shape)}")
-            self.versions[int(parcel["version"])] = parcel["codes"]
+            self.versions[version] = parcel["codes"]
         return {name: tensor for name, tensor in parcel.items() if name != "codes"}
 
     def decode(self, parcel: Parcel) -> Tensor:
@@ -299,7 +300,10 @@ class QuantisingReceiver(Receiver):
         codes = self.versions[version]
         shape = tuple(parcel["shape"].tolist())
         groups, entries, dims = codes.shape
-        indices = unpack(parcel["indices"], self._width, math.prod(shape) // dims).view(-1, groups)
+        packed, count = parcel["indices"], math.prod(shape) // dims
+        if packed.dtype != torch.uint8 or packed.shape != (-(-count * self._width // 8),):
+            raise ValueError(f"{count} indices of {self._width} bits are not {list(packed.shape)} of {packed.dtype}")
+        indices = unpack(packed, self._width, count).view(-1, groups)
         if entries < 2**self._width and int(indices.max()) >= entries:
             raise ValueError(f"an index is {int(indices.max())}, and there are {entries} codes")
         return ungrouped(chosen(codes.to(self._dtype), indices), shape)

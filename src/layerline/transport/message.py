@@ -26,7 +26,7 @@ from torch import Tensor
 
 from layerline.errors import MessageRefused
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the format; peers of another version are refused."""
 SAME_RUN = "start the same version of Layerline with the same run on all machines"
 """What to do about a message that was refused."""

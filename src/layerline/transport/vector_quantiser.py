@@ -167,7 +167,7 @@ def bits(entries: int) -> int:
 
 
 def pack(indices: Tensor, width: int) -> Tensor:
-    """Indices of `width` bits, at most 16, one after another: uint8 [⌈N · width / 8⌉]."""
+    """Indices of `width` bits, at most 16, one after another: uint8 [⌈N · width / 8⌉]. Machines are little-endian."""
     if width > 8:
         return torch.cat((pack(indices & 255, 8), pack(indices >> 8, width - 8)))
     flat = indices.to(torch.uint8).flatten()

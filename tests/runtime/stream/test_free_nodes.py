@@ -70,6 +70,14 @@ def wait_for_snapshot(folder: Path, snapshot: int) -> None:
         time.sleep(0.02)
 
 
+def assert_epochs(rows: list[tuple[int, str]], last: int) -> None:
+    """Every block has come to the last epoch, one after the other; one that was held up may have come past some."""
+    for block in "123":
+        epochs = [epoch for epoch, each in rows if each == block]
+        assert epochs == sorted(set(epochs))
+        assert epochs[-1] == last
+
+
 def by_block(result: api.Result) -> list[str]:
     return sorted(map(repr, result.rows))
 
@@ -108,13 +116,12 @@ def test_processes(boundary: str, processes: int, tmp_path: Path) -> None:
     assert result["weights_sha256"] == again.values["weights_sha256"]
     assert result["processes"] == processes
     assert [each["block"] for each in result["blocks"]] == [1, 2, 3]
-    for each in result["blocks"]:
-        assert each["uses"] * each["minibatches"] == pytest.approx(each["steps"], rel=1e-3)
     assert result["blocks"][0]["steps"] == 16
     assert result["blocks"][0]["most_uses"] == 1, "the first block reads every minibatch of the data once"
     assert result["bytes_sent"] > 0
     assert [each["block"] for each in result["boundaries"]] == [1, 2]
-    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2 * 3
+    rows = [line.split(",")[:2] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    assert_epochs([(int(epoch), block) for epoch, block in rows], 2)
     events = json.loads((folder / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
     bars = [each for each in events if each["ph"] == "X" and each["cat"] == "compute"]
     assert 0 < len(bars) <= result["events"]
@@ -137,7 +144,7 @@ def test_killed_workers_are_started_again(tmp_path: Path) -> None:
     assert err.count("going on from the last checkpoint") == 1
     assert json.loads(out)["weights_sha256"] == done_again(run, folder).values["weights_sha256"]
     assert len(list(folder.glob("checkpoints/*"))) == 6, "nothing but the last snapshot stays"
-    assert len(api.resume(folder).rows) == 20 * 3
+    assert_epochs([(row.epoch, row.block) for row in api.resume(folder).rows], 20)
 
 
 @IN_PROC
@@ -157,11 +164,13 @@ def test_stopped_then_resumed_by_other_processes(tmp_path: Path) -> None:
     assert last.values["weights_sha256"] == done_again(run, folder).values["weights_sha256"]
 
 
-def test_a_stop_saves_what_lies_in_the_buffers(tmp_path: Path) -> None:
-    run, stop = run_of(boundary=VQ, timing=UNEVEN | {"buffer": 3}), Stop()
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_stop_saves_what_lies_in_the_buffers(epoch: int, tmp_path: Path) -> None:
+    """After the last epoch of the first block the slow one still has to take what was sent last."""
+    run, stop = run_of(boundary=VQ, timing={"kind": "async", "slowdowns": [1.0, 5.0, 1.0], "buffer": 3}), Stop()
 
     def hear(event: Event) -> None:
-        if isinstance(event, EpochDone):
+        if isinstance(event, EpochDone) and (event.epoch, event.rows[0].block) == (epoch, "1"):
             stop.exit_status = 130
 
     with pytest.raises(Stopped, match=r"saved after [1-9]\d* of 48 minibatches") as stopped:
@@ -230,7 +239,7 @@ def test_no_epoch_is_shown_after_the_last() -> None:
     member.job = SimpleNamespace(run=run_of())  # type: ignore[assignment]
     member.board = SimpleNamespace(look={"steps 1": 3}.get)  # type: ignore[assignment]
     member.nodes, member.heard = {}, heard.append
-    member._counted, member._epochs = {1: 1}, {"1": 2, "2": 1}
+    member._counted, member._epochs, member._rows = {1: 1}, {"1": 2, "2": 1}, {"1": 0, "2": 0}
     member._complete()
     assert heard == [Minibatch(2, "all blocks")] * 2
 
@@ -342,14 +351,14 @@ def test_records_become_an_order_that_could_have_happened(seed: int, skew: float
 
 
 def test_ages_and_uses() -> None:
-    """Block 2 begins when blocks 1 has finished four steps, and takes the second and the last of them."""
-    events = np.array([(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 3), (1, 3), (1, 3)], dtype=np.int32)
+    """Block 2 begins when block 1 has finished four steps, and takes the second and the last of them."""
+    events = np.array([(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 1), (1, 1), (1, 3)], dtype=np.int32)
     begins = np.array([0, 1, 2, 3, 4, 5, 6, 7], dtype=np.float64)
     first, second = Merged.of(events, np.stack([begins, begins + 1], 1), 2, 4).facts()
     assert first == {"block": 1, "steps": 4, "minibatches": 4, "uses": 1.0, "most_uses": 1}
     assert second == {
         **{"block": 2, "steps": 4, "minibatches": 2, "uses": 2.0, "most_uses": 3},
-        **{"age": 0.5, "oldest": 2},
+        **{"age": 1.5, "oldest": 2},
     }
     with pytest.raises(LayerlineError, match="after 4 events"):
         Merged.of(events[[0, 1, 2, 3, 4]] + np.array([0, 5]) * (np.arange(5) == 4)[:, None].astype(np.int32),

@@ -141,6 +141,11 @@ def test_one_pass_through_the_blocks_judges_by_every_readout(tmp_path: Path) -> 
         assert data.test is not None
         one_by_one = {readout.kind: model.accuracy(data.test, readout) for readout in model.available_readouts()}
         assert result.values["readouts"] == one_by_one
+        passes: list[int] = []
+        handle = model.blocks[0].register_forward_hook(lambda block, x, h, to=passes: to.append(len(h)))
+        assert model.accuracies(data.test) == one_by_one
+        assert sum(passes) == len(data.test)
+        handle.remove()
     run = text_run(tmp_path, epochs=1)
     language, windows = api.train(run), TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset).test
     assert isinstance(language.model, StreamModel)

@@ -66,6 +66,9 @@ def test_outputs(kind: str) -> None:
     "damage",
     [
         {"indices": lambda t: t[:-3]},
+        {"indices": lambda t: t[:-1]},
+        {"indices": lambda t: torch.cat((t, t[:1]))},
+        {"indices": lambda t: t.bool()},
         {"version": lambda t: t + 1, "codes": None},
         {"version": lambda t: torch.stack((t, t))},
         {"shape": lambda t: t[:-1]},
@@ -80,6 +83,9 @@ def test_outputs(kind: str) -> None:
     ],
     ids=[
         "too few",
+        "one byte too few",
+        "one byte too many",
+        "no bytes",
         "another version",
         "two versions",
         "no image",
@@ -170,7 +176,7 @@ def test_minibatches_of_blocks_that_run_freely(kind: str) -> None:
     for wrong in (labels + 100, labels - 100, labels.float(), labels[:, None], labels[0], labels[:0]):
         with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: .*labels"):
             take(free_node(kind), parcel | {LABELS: wrong})
-    for wrong in (origin + 10**6, origin - 8, origin[None]):
+    for wrong in (origin + 10**6, origin - 8, origin[None], origin.float(), origin * torch.nan):
         with pytest.raises(MessageRefused, match=r"^what block 2 put out was refused: (the data has no|'origin' is)"):
             take(free_node(kind), parcel | {LABELS: labels, ORIGIN: wrong})
     assert take(free_node(kind), parcel | {LABELS: labels}) is not None

@@ -27,7 +27,7 @@ _LAST_SECONDS = 2.0
 
 
 class Doing:
-    """Of `nodes`, by number; `done`: how many steps a node has done. Told by one thread, looked at by another."""
+    """Of `nodes`, by number; `done`: how far a node has come. Told by one thread, looked at by another."""
 
     def __init__(self, nodes: Mapping[int, StreamNode], done: Callable[[int], int]) -> None:
         self._nodes, self._done = nodes, done

@@ -42,7 +42,7 @@ class Feed:
         return (step + 1) % self.batches == 0 or step + 1 == self.steps
 
     def epochs_after(self, step: int) -> int:
-        """How many epochs of the data lie behind after a step, or, after the last one, have begun."""
+        """Epochs that have come to their end with a step, the last one also where it is cut short; after step -1, 0."""
         return self.place(step)[0] + self.ends_epoch(step) if step >= 0 else 0
 
     def examples(self, step: int) -> int:

@@ -75,14 +75,18 @@ class FreeNode(StreamNode):
         """Minibatches of the data that blocks of this node came past, each counted for each block."""
         return sum(own.reached for own in self._own.values())
 
+    def has_done(self, block: int) -> bool:
+        """Whether a block has learned from the last minibatch of the data."""
+        return self._own[block].done
+
     @property
     def done(self) -> bool:
-        """Whether all blocks have learned from the last minibatch of the data."""
+        """Whether all blocks have."""
         return all(own.done for own in self._own.values())
 
     def epoch(self, block: int) -> int:
         """The epoch of the data that a block is in, from 1."""
-        return min(self._own[block].epochs + 1, self.feed.run.epochs)
+        return self._own[block].epochs + (not self._own[block].done)
 
     def put(self, block: int, step: int, parcel: Parcel) -> None:
         """A minibatch of the block below arrived."""
@@ -100,18 +104,17 @@ class FreeNode(StreamNode):
         what, labels = f"what block {block} put out", parcel[LABELS]
         wanted = self._model.encoder.input_shape if self._model.run.reads_text else ()
         fit(what, parcel, {LABELS: (max(1, len(labels) if labels.ndim else 0), *wanted), ORIGIN: ()})
-        if not 0 <= int(parcel[ORIGIN]) < self.feed.steps:
-            raise MessageRefused(f"{what} was refused: the data has no minibatch {int(parcel[ORIGIN])}", hint=SAME_RUN)
+        origin = parcel[ORIGIN]
+        if origin.dtype != torch.int64 or not 0 <= int(origin) < self.feed.steps:
+            raise MessageRefused(f"{what} was refused: the data has no minibatch {origin.item()}", hint=SAME_RUN)
         if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(self._model.classes):
             raise MessageRefused(f"{what} was refused: its labels are no classes of this data", hint=SAME_RUN)
         with reading(what):
             return accept(parcel)
 
     def work(self, block: int) -> FreeStep | None:
-        """A step of a block, to be noted by `finish`; None where it has to wait, or is done."""
+        """A step of a block, to be noted by `finish`; None where it has to wait."""
         begin, number, own = time.time(), self._made[block], self._own[block]
-        if own.done:
-            return None
         if block:
             taken = self._buffers[block].take()
             if taken is None:

@@ -142,6 +142,8 @@ class FreeWorker:
         node, blocks = self.nodes[number], self.nodes[number].blocks
         for each in range(len(blocks)):
             block = blocks[(self._turn[number] - blocks[0] + each) % len(blocks)]
+            if node.has_done(block):
+                continue
             self.doing.begins(number, Action.TRAIN, block)
             began = time.monotonic()
             step = node.work(block)

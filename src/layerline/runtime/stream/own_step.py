@@ -38,7 +38,7 @@ class OwnSteps:
     @property
     def done(self) -> bool:
         """Whether it has learned from the last minibatch of the data."""
-        return self.reached == self.feed.steps
+        return self.reached >= self.feed.steps
 
     def learn(self, x: Tensor, labels: Tensor, number: int, origin: int) -> tuple[Tensor, Row | None]:
         """The block's step `number` on inputs [B, …] and labels of minibatch `origin` of the data.
