@@ -25,6 +25,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -179,10 +180,12 @@ def measure(way: str, nodes: int, microbatches: int, minibatch: int, steps: int,
         ]
         for process in processes:
             process.start()
+        until = time.monotonic() + _PATIENCE
         for process in processes:
-            process.join(_PATIENCE)
-            if process.exitcode is None:
-                process.kill()
+            process.join(max(0.0, until - time.monotonic()))
+        for process in processes:
+            process.kill()  # nothing, if it has ended
+            process.join()
         if any(process.exitcode for process in processes):
             said = [line for line in files[0].with_suffix(".err").read_text().splitlines() if line.startswith("error")]
             return said[0] if said else f"no result: {[process.exitcode for process in processes]}"

@@ -71,13 +71,13 @@ class Planner:
         run = self.run.replace(nodes=nodes, microbatches=microbatches, **changes)
         model = model_of(run, self.shape, self.classes)
         world = world_of(run, bytes_per_second(LINK), seconds(LATENCY))
-        costs = self._costs_of(model, way, microbatches)
+        costs = self._costs_of(model, way, nodes, microbatches)
         if piped:
             return simulate_method(division_of(model), costs, world, _STEADY).step_seconds
         return simulate_stream(stream_of(model), costs, world, _STEADY).step_seconds
 
     def _costs_of(self, model: StreamModel, *what: object) -> StreamCosts:
-        """Measured once for all numbers of nodes."""
+        """Measured once; how many nodes decides what has to be encoded."""
         if not self.measure:
             return costs_of(model, Machine())
         if what not in self._costs:

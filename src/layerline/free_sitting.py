@@ -87,9 +87,17 @@ class FreeAlone(Alone):
         """By the blocks here."""
         return sum(node.reached for node in self._free.values())
 
+    def _restore(self) -> None:
+        super()._restore()
+        self._kept = {number: node.reached for number, node in self._free.items()}
+
+    def _save(self, number: int, step: int) -> None:
+        super()._save(number, step)
+        self._kept[number] = self._free[number].reached
+
     def _progress(self) -> str:
         total = self.feed.steps * sum(len(node.blocks) for node in self._free.values())
-        return f"after {self._reached:,} of {total:,} minibatches for the blocks here"
+        return f"after {sum(self._kept.values()):,} of {total:,} minibatches for the blocks here"
 
     def _records(self) -> list[dict[str, Tensor]]:
         """Of all nodes."""

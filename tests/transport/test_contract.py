@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from layerline.errors import LayerlineError, PeerLost
+from layerline.errors import LayerlineError, MessageRefused, PeerLost
 from layerline.transport.codecs import Bf16, Fp32, Int8
 from layerline.transport.link import Outgoing
 from layerline.transport.message import HEADER_BYTES, Key
+from layerline.transport.process_group import ProcessGroup
+from layerline.transport.rendezvous import join_store, serve_store
 from transport.worlds import WORLDS, World
 
 
@@ -229,3 +232,42 @@ def test_a_delay_keeps_order_and_holds_nobody_up(where: str) -> None:
         assert not second.arrived(key(0), 0)
         assert [int(second.receive(key(row), 0)["x"]) for row in range(20)] == list(range(20))
         assert time.monotonic() - begin >= 0.3
+
+
+@pytest.mark.parametrize("where", ["in process", "two ranks"])
+def test_a_mistake_behind_the_delay_is_told(where: str) -> None:
+    """It ended the thread that lets messages pass: nothing arrived any more, and whoever waited waited for days."""
+    with WORLDS[where](Fp32(), delay=0.01) as (first, second, _):
+
+        def take(key: Key, tensors: dict[str, Tensor]) -> None:
+            raise ZeroDivisionError(f"row {key.row}")
+
+        second.hand_over(0, {"parcel": take})
+        first.send(key(3, "parcel"), {"x": torch.zeros(1)}, 1)
+        with pytest.raises(LayerlineError, match=r"what rank 0 .* sent could not be handled: ZeroDivisionError"):
+            second.receive(key(4), 0)
+
+
+def test_a_process_speaks_for_its_own_nodes() -> None:
+    """Whose node a message is of was believed: a number beyond them was an IndexError, −1 the last one."""
+    with WORLDS["three ranks"](Fp32()) as (_, second, _):
+        for source in (2, -1, 7):
+            message, _ = Outgoing(source, 1, Fp32()).encode(key(1), {"x": torch.zeros(1)})
+            with pytest.raises(MessageRefused, match=f"is of node {source}, which is not there"):
+                second.transport._deliver(0, message, 0.0, MessageRefused)
+
+
+def test_who_leaves_half_connected_lets_go_of_those_that_came() -> None:
+    """They went on hearing that it was alive."""
+    store = serve_store()
+
+    def connect(rank: int) -> ProcessGroup:
+        own = join_store("127.0.0.1", store.port)
+        return ProcessGroup(own, rank, [0, 1, 2], [(0, 1), (0, 2)], plan="ab" * 32, timeout=20.0, join=2.0)
+
+    with ThreadPoolExecutor(2) as pool:
+        alone, other = (pool.submit(connect, rank) for rank in range(2))
+        with pytest.raises(PeerLost, match=r"rank 2 \(node 2\) did not connect within 2 s"):
+            alone.result()
+        with other.result() as transport, pytest.raises(PeerLost, match=r"rank 0 \(node 0\) has ended its part"):
+            transport.at(1).receive(key(1), 0)

@@ -82,11 +82,16 @@ class Transport(ABC):
         return f"rank {rank} (node{'s' * (len(nodes) != 1)} {', '.join(nodes)})"
 
     @final
-    def _deliver(self, message: Message, begin: float, refuse: Callable[[str], MessageRefused]) -> None:
-        """Decode a message into the inbox of its node."""
+    def _deliver(
+        self, bringer: int | None, message: Message, begin: float, refuse: Callable[[str], MessageRefused]
+    ) -> None:
+        """Decode a message into the inbox of its node. `bringer`: the rank that it came from; None: one for all."""
         link = (message.source, message.to)
         if message.to not in self._ends:
             raise refuse(f"{message.key} is for node {message.to}, which is not here")
+        rank = next(iter(self.placement[message.source : message.source + 1]), None)
+        if rank is None or bringer not in (None, rank):
+            raise refuse(f"{message.key} is of node {message.source}, which is not there")
         tensors = self._incoming.setdefault(link, Incoming()).decode(message, refuse)
 
         def arrive() -> None:
@@ -94,7 +99,7 @@ class Transport(ABC):
                 raise refuse(f"{message.key} came twice")
             self._record(message, begin, "receive")
 
-        self._later(self.placement[message.source], arrive)
+        self._later(rank, arrive)
 
     @final
     def _lose(self, rank: int, why: LayerlineError) -> None:
@@ -110,6 +115,8 @@ class Transport(ABC):
                 arrive()
             except LayerlineError as error:
                 self._inbox.lose(rank, error)
+            except Exception as error:  # a mistake of ours: whoever waits must not wait for it
+                self._inbox.lose(rank, LayerlineError(f"what {self.who(rank)} sent could not be handled: {error!r}"))
 
         if self._line:
             self._line.put(passed)
@@ -120,7 +127,8 @@ class Transport(ABC):
     def _deliver_here(self, message: Message) -> None:
         """The way between two nodes of this process."""
         begin = time.time()
-        self._deliver(message, begin, lambda why: MessageRefused(f"node {message.source} sent what was refused: {why}"))
+        refuse = lambda why: MessageRefused(f"node {message.source} sent what was refused: {why}")  # noqa: E731
+        self._deliver(self.rank, message, begin, refuse)
         self._record(message, begin, "send")
 
     @final

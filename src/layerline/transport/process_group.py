@@ -66,8 +66,12 @@ class ProcessGroup(Transport):
         atexit.register(self._abandon)  # a thread that still waits would end the interpreter by a crash
         pairs = {tuple(sorted((placement[source], placement[to]))) for source, to in links}
         # The same order in every process: the smallest pair not yet made is next for both of its ranks.
-        for low, high in sorted(pair for pair in pairs if rank in pair and pair[0] != pair[1]):
-            self._pairs[high if rank == low else low] = self._connect(low, high)
+        try:
+            for low, high in sorted(pair for pair in pairs if rank in pair and pair[0] != pair[1]):
+                self._pairs[high if rank == low else low] = self._connect(low, high)
+        except PeerLost:  # or the peers that did come would go on hearing that this one is alive
+            self._leave(join)
+            raise
 
     def dispatch(self, message: Message) -> None:
         rank = self.placement[message.to]
@@ -78,13 +82,18 @@ class ProcessGroup(Transport):
 
     def close(self) -> None:
         """Flush what is queued and end the threads. PeerLost if something could not be delivered in time."""
-        left = self._end(self.timeout)
-        atexit.unregister(self._abandon)
-        if self._line:
-            self._line.close()
+        left = self._leave(self.timeout)
         if left:
             rank, unsent = next(iter(left.items()))
             raise PeerLost(f"{self.who(rank)} did not take the last {unsent} messages for it", rank=rank)
+
+    def _leave(self, timeout: float) -> dict[int, int]:
+        """End everything. How many messages were not delivered, by rank."""
+        left = self._end(timeout)
+        atexit.unregister(self._abandon)
+        if self._line:
+            self._line.close()
+        return left
 
     def _end(self, timeout: float) -> dict[int, int]:
         """End all pairs. How many messages were not delivered, by rank."""
@@ -116,7 +125,7 @@ class ProcessGroup(Transport):
             plan=self._plan,
             generation=self._generation,
             silence=self._silence,
-            delivered=self._deliver,
+            delivered=partial(self._deliver, peer),
             sent=partial(self._record, direction="send"),
             lost=partial(self._lose, peer),
             shared=self._segments(peer),

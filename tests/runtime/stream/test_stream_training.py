@@ -24,6 +24,7 @@ from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel, build_stream_model
+from layerline.runtime.stream.node import StreamNode
 from layerline.runtime.stream.timed_cut import settled_cut
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.stream_run import StreamRun
@@ -284,7 +285,8 @@ def test_the_blocks_of_a_language_model_run_freely(tmp_path: Path) -> None:
     assert all(0 < entry["error"] < 1 for entry in free["boundaries"])
 
 
-def test_a_shared_unembedding_is_shared_again_after_loading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("over", ["the trainer", "a node"])
+def test_a_shared_unembedding_is_shared_again_after_loading(over: str, tmp_path: Path) -> None:
     """Where the memory is not the same (after a move to a GPU), a resumed run began with fresh weights in the head."""
     run = text_run(tmp_path, head={"kind": "shared-unembedding"}, max_steps=4)
     data = TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset)
@@ -294,7 +296,11 @@ def test_a_shared_unembedding_is_shared_again_after_loading(tmp_path: Path) -> N
     head = fresh.model.head(0)
     assert isinstance(head, SharedUnembedding)
     head.shared = head.shared.clone()
-    fresh.load(trained.tensors(), trained.cursor)
-    theirs = trained.model.head(0)
-    assert isinstance(theirs, SharedUnembedding)
-    assert torch.equal(head.shared, theirs.shared)
+    if over == "the trainer":
+        fresh.load(trained.tensors(), trained.cursor)
+    else:
+        theirs, mine = (StreamNode(range(len(each.stages)), each.model, each.feed) for each in (trained, fresh))
+        mine.load(theirs.tensors())
+    expected = trained.model.head(0)
+    assert isinstance(expected, SharedUnembedding)
+    assert torch.equal(head.shared, expected.shared)

@@ -90,7 +90,7 @@ class Mailbox(Transport):
     def deliver(self, parcel: Parcel) -> None:
         """Something that came for this node. MessageRefused where it cannot be believed."""
         peer = "the server" if self.node < self.plan.nodes else "a participant"
-        self._deliver(parcel.message(self.plan, peer), time.time(), Wire(b"\0" * 32, 0, peer).refuse)
+        self._deliver(None, parcel.message(self.plan, peer), time.time(), Wire(b"\0" * 32, 0, peer).refuse)
 
     def references(self) -> dict[str, Tensor]:
         """What differences that come in later will start from, by sender and name."""

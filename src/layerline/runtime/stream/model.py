@@ -128,10 +128,14 @@ class StreamModel(Predictor):
         for block, _ in self.follows:
             self.follow_one(block, self.watched(block))
 
-    def share(self) -> None:
-        """Heads that use a later layer's weights as they are use those of now: after a move, or after loading."""
-        for block, _ in self.follows:
-            if isinstance(self.head(block), SharedUnembedding):
+    def share(self, here: Collection[int] | None = None) -> None:
+        """Heads that use a later layer's weights as they are use those of now: after a move, or after loading.
+
+        `here`: the blocks that were loaded, if not all; what is only half among them stays as it is.
+        """
+        there = range(len(self.blocks)) if here is None else here
+        for block, followed in self.follows:
+            if isinstance(self.head(block), SharedUnembedding) and block in there and followed in there:
                 self.follow_one(block, self.watched(block))
 
     def encoded(self, raw: Tensor) -> Tensor:

@@ -196,6 +196,7 @@ class StreamNode:
         take_over(self._fixed(), {name: t for name, t in tensors.items() if not name.startswith(self.varying)})
         for block, inlet in self._inlets.items():
             inlet.resume(below(tensors, f"codes.{block}."))
+        self._whole.share(self.blocks)
 
     def _fixed(self) -> dict[str, Tensor]:
         """What has the same names and sizes at every step."""
