@@ -135,10 +135,12 @@ def _refuse_wrong_trace(folder: Path, run: StreamRun) -> None:
 
 @IN_PROC
 @pytest.mark.timeout(300)  # two starts of processes that import much
-@pytest.mark.parametrize(("method", "which"), [("1f1b", 1), pytest.param("ddp", 0, marks=pytest.mark.slow)])
-def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "which", "nodes"), [("1f1b", 1, 2), *(pytest.param("ddp", 0, n, marks=pytest.mark.slow) for n in (2, 3))]
+)
+def test_killed_then_interrupted_then_resumed(method: str, which: int, nodes: int, tmp_path: Path) -> None:
     """kill -9 of a worker, then Ctrl-C, then resume: nothing of it shows in the result."""
-    settings = {"method": method, "nodes": 2, "microbatches": 2, "epochs": 20, "checkpoint_seconds": 0.05}
+    settings = {"method": method, "nodes": nodes, "microbatches": 2, "epochs": 20, "checkpoint_seconds": 0.05}
     run, file = described(tmp_path, CONV, **settings)
     folder = tmp_path / "run"
     launcher = start("train", file, "--out-dir", str(folder), "--quiet")
@@ -149,9 +151,11 @@ def test_killed_then_interrupted_then_resumed(method: str, which: int, tmp_path:
     _, err = end(launcher, status=130)
     assert err.count("going on from the last checkpoint") == 1
     assert f"go on with: layerline resume {folder}" in err
-    result = by_hand(tmp_path, "resume", str(folder))
+    result = by_hand(tmp_path, "resume", str(folder), processes=nodes)
     if method == "ddp":  # rounds otherwise than plain backprop, but always in the same way
-        expected = by_hand(tmp_path, "train", file, "--out-dir", str(tmp_path / "other"))["weights_sha256"]
+        expected = by_hand(tmp_path, "train", file, "--out-dir", str(tmp_path / "other"), processes=nodes)[
+            "weights_sha256"
+        ]
     else:
         expected = plain(run).values["weights_sha256"]
     assert result["weights_sha256"] == expected

@@ -39,6 +39,7 @@ class ReplicaStep(MethodStep):
         self._loss.factor = float(run.nodes)
         part = Part(model, range(model.reach.blocks), feed, self._rows).train()
         self._copy: nn.Module = DistributedDataParallel(part)
+        self._settle(part)
         weights = sum(p.numel() * p.element_size() for p in part.parameters())
         self._ring = 2 * (run.nodes - 1) * weights // run.nodes
         self._latest = 0.0
@@ -63,6 +64,22 @@ class ReplicaStep(MethodStep):
                 loss.backward()
                 self.note(Mark(Action.BACKWARD, self.number, m), begin, self._latest)
         self.sent += self._ring
+
+    def _settle(self, part: Part) -> None:
+        """A first step for nothing.
+
+        PyTorch deals gradients into other buckets after its first step, and where one lies there decides in which order
+        gloo adds three of them up: a run that goes on would have other last bits than one that was never stopped.
+        """
+        kept = {name: buffer.clone() for name, buffer in part.named_buffers()}
+        with torch.enable_grad():
+            scores = self._copy(padded([self.feed.inputs(0, 0)], self._rows, 1), torch.zeros(1, 2, dtype=torch.int64))
+            scores.sum().backward()
+        for parameter in part.parameters():
+            assert parameter.grad is not None
+            parameter.grad.zero_()  # the memory that the update reads
+        for name, buffer in part.named_buffers():
+            buffer.copy_(kept[name])
 
     def _updates(self) -> Iterator[tuple[Mark, Sequence[int]]]:
         yield Mark(Action.UPDATE, self.number), self.node.blocks
