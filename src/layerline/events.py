@@ -56,7 +56,7 @@ class Evaluated:
     accuracy: float
     train_seconds: float
     bits: float | None = None
-    """Of a language model: bits that a held-out token takes, on average."""
+    """Of a language model: bits that a held-out character takes, on average."""
 
 
 @dataclass(frozen=True)

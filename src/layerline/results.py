@@ -21,7 +21,7 @@ from layerline.runtime.training import Predictor
 
 
 def bits_of(model: Predictor, data: AnySet, heed: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """What a language model is judged by: bits for every character (or byte) of the validation split.
+    """What a language model is judged by: bits for every character of the validation split.
 
     `heed` may stop the evaluation.
     """

@@ -79,26 +79,15 @@ def test_language_presets_take_another_text(layerline: Layerline, tmp_path: Path
     assert "reads text" in asked.err
 
 
-def test_bits_of_bytes_are_called_so(layerline: Layerline, tmp_path: Path) -> None:
-    """They were said to be bits per character, which they are not where a character is two bytes."""
+def test_bits_are_those_of_a_character_however_many_bytes_it_is(layerline: Layerline, tmp_path: Path) -> None:
+    """With bytes they were those of a byte, under the name of the others."""
     (tmp_path / "my.txt").write_text("être ou ne pas être, voilà la question. " * 50, encoding="utf-8")
-    words = (
-        "--dataset",
-        tmp_path / "my.txt",
-        "--tokens",
-        "bytes",
-        "--width",
-        "16",
-        "--context",
-        "16",
-        "--threads",
-        "1",
-    )
-    trained = layerline("train", "backprop-shakespeare", *words, "--max-steps", "2", "--out-dir", "run")
+    words = f"--dataset {tmp_path}/my.txt --tokens bytes --width 16 --context 16 --threads 1 --eval-every 1".split()
+    trained = layerline("train", "backprop-shakespeare", *words, "--epochs", "1", "--out-dir", "run")
     assert trained.status == 0
-    for said in (trained.out, layerline("evaluate", "run").out):
-        assert "bits per byte" in said
-        assert "character" not in said
+    bits = json.loads((tmp_path / "run/result.json").read_text())["validation_bits_per_character"]
+    assert f"validation {bits:.3f} bits per character, accuracy" in trained.out + trained.err
+    assert f"last: {bits:.4f} bits per character" in layerline("evaluate", "run").out
 
 
 def test_a_flag_of_the_other_family_says_whose_it_is(layerline: Layerline) -> None:

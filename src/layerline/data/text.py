@@ -52,6 +52,10 @@ class Vocabulary:
             )
         return torch.tensor([number[character] for character in text], dtype=torch.int64)
 
+    def written(self, tokens: Tensor) -> int:
+        """How many characters so many tokens write: of bytes, those that no UTF-8 character goes on with."""
+        return tokens.numel() if self.characters is not None else int(((tokens & 0xC0) != 0x80).sum())
+
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens [n]; bytes that are no UTF-8 become �. DataError for a token outside the vocabulary."""
         _require_inside(tokens, len(self), "the tokens")

@@ -21,6 +21,8 @@ class Windows:
     inputs: Tensor
     labels: Tensor
     """The token after each."""
+    characters: int
+    """How many characters the labels write."""
 
     def __len__(self) -> int:
         """How many windows there are."""
@@ -55,7 +57,8 @@ class TextSet:
     def test(self) -> Windows:
         """The validation split, every token but the first a label once."""
         tokens = self.text.validation
-        return Windows(*windows(tokens, even_starts(tokens, self.context), self.context))
+        inputs, labels = windows(tokens, even_starts(tokens, self.context), self.context)
+        return Windows(inputs, labels, max(1, self.text.vocabulary.written(labels)))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
         what = "validation accuracy" if held else "test accuracy"
         facts.add_row(what, Text(f"{100 * value:.2f} %", style=style), f"{name}{' readout' if chosen else ''}")
     for name, bits in values.get("bits_per_character", {}).items():
-        facts.add_row(bits_per_token(values), f"{bits:.3f}", name)
+        facts.add_row("bits per character", f"{bits:.3f}", name)
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
     facts.add_row("training", duration(values["train_seconds"]), f"{_length(values)}, {values['device']}")
@@ -45,11 +45,6 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     width = max(len(command) for command, _ in tries)
     for command, why in tries:
         console.print(Text(f"  {command:{width}}  ").append(f"# {why}", style="dim"), soft_wrap=True)
-
-
-def bits_per_token(values: dict[str, Any]) -> str:
-    """What a language model's bits are counted by, of the content of its result.json. Older ones do not say tokens."""
-    return "bits per byte" if values.get("tokens") == "bytes" else "bits per character"
 
 
 def _tries(values: dict[str, Any], data_dir: str | None) -> list[tuple[str, str]]:

@@ -155,7 +155,10 @@ def heading(event: Started) -> Text:
 
 
 def looked(look: Evaluated) -> str:
-    """`test accuracy 97.83 % after epoch 2`."""
+    """`test accuracy 97.83 % after epoch 2`; of a text `validation 2.3 bits per character, accuracy 52.10 % …`."""
+    if look.bits is not None:
+        bits = f"{look.bits:.3f} bits per character"
+        return f"{look.split} {bits}, accuracy {100 * look.accuracy:.2f} % after epoch {look.epoch}"
     return f"{look.split} accuracy {100 * look.accuracy:.2f} % after epoch {look.epoch}"
 
 

@@ -2,7 +2,7 @@
 
     loss/block-1  accuracy/block-1  goodness_positive/block-1 …      per epoch
     loss/head     accuracy/head                                      where the readout has a head
-    held_out/test                                                    where accuracy is measured during training
+    held_out/test  bits_per_character/validation                     where it is measured during training
 
 A resumed run goes on in a file of its own in the same folder. Epochs trained twice, because the run was killed after
 the last checkpoint, come twice with the same values: a resumed run repeats itself to the bit.
@@ -42,6 +42,8 @@ class Board:
             self._add(event.rows)
         elif isinstance(event, Evaluated):
             self._writer.add_scalar(f"held_out/{event.split}", event.accuracy, event.epoch)
+            if event.bits is not None:
+                self._writer.add_scalar(f"bits_per_character/{event.split}", event.bits, event.epoch)
         self._writer.flush()
 
     def close(self) -> None:

@@ -148,10 +148,21 @@ def test_one_pass_through_the_blocks_judges_by_every_readout(tmp_path: Path) -> 
         assert sum(passes) == len(data.test)
         handle.remove()
     run = text_run(tmp_path, epochs=1)
-    language, windows = api.train(run), TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset).test
+    assert_bits(run, TextSet(read_text(Path(run.dataset), "fox"), 16, run.dataset).test, characters=176)
+    text, run = tmp_path / "être.txt", run.replace(tokens="bytes", dataset=str(tmp_path / "être.txt"))
+    text.write_text("être ou ne pas être, voilà la question. " * 50, encoding="utf-8")
+    assert_bits(run, TextSet(read_text(text, "être", tokens="bytes"), 16, run.dataset).test, characters=193)
+
+
+def assert_bits(run: StreamRun, windows: Windows, characters: int) -> None:
+    """Of all readouts, for each of so many characters."""
+    language = api.train(run)
     assert isinstance(language.model, StreamModel)
     bits = language.values["bits_per_character"]
-    assert bits == pytest.approx({kind: by_hand(language.model, windows, kind) for kind in bits})
+    tokens = windows.labels.numel()
+    assert windows.characters == characters
+    expected = {kind: by_hand(language.model, windows, kind) * tokens / characters for kind in bits}
+    assert bits == pytest.approx(expected)
 
 
 def by_hand(model: StreamModel, windows: Windows, kind: str) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from layerline import api
 from layerline.cli.output import add_data_dir, add_format, print_json
 from layerline.cli.training import load_data
-from layerline.reporting.closing import bits_per_token
 from layerline.runs import from_toml
 from layerline.runtime.saved import model_folder
 
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(values)
         return
     for readout, bits in values.get("bits_per_character", {}).items():
-        print(f"{readout}: {bits:.4f} {bits_per_token(values)}")
+        print(f"{readout}: {bits:.4f} bits per character")
     what = "windows of the validation split" if "bits_per_character" in values else "test examples"
     print(f"{values['dataset']}, {values['examples']:,} {what}")
     width = max(map(len, values["readouts"]))

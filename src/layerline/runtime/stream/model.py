@@ -178,15 +178,15 @@ class StreamModel(Predictor):
         readouts: Sequence[BlockReadout] | None = None,
         heed: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Bits that a token of these windows takes by each of the readouts (None: all), on average: cross-entropy to
-        the base 2. `heed` is called between parts, and may raise."""
+        """Bits that a character of these windows takes by each of the readouts (None: all), on average: cross-entropy
+        to the base 2. `heed` is called between parts, and may raise."""
         readouts = self.available_readouts() if readouts is None else readouts
         totals = dict.fromkeys((readout.kind for readout in readouts), 0.0)
         for labels, by_readout in self._judged(examples, readouts, heed):
             for readout, scores in zip(readouts, by_readout, strict=True):
                 loss = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
                 totals[readout.kind] += loss.item()
-        return {kind: total / examples.labels.numel() / math.log(2) for kind, total in totals.items()}
+        return {kind: total / examples.characters / math.log(2) for kind, total in totals.items()}
 
     def _judged(
         self, examples: Examples | Windows, readouts: Sequence[BlockReadout], heed: Callable[[], None]
