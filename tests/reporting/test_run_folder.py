@@ -14,6 +14,7 @@ from layerline.errors import CheckpointError, LayerlineError, Stopped, UsageErro
 from layerline.events import EpochDone, Event, Minibatch, Row, Started
 from layerline.reporting.run_folder import RunFolder, default_out_dir
 from layerline.runtime.stop import Stop
+from layerline.stream_run import StreamRun
 from reporting.tiny import tiny_data, tiny_run
 
 ROW = Row(epoch=1, block="1", loss=0.5, accuracy=0.75, goodness_positive=1.25, goodness_negative=0.25)
@@ -208,6 +209,31 @@ def test_a_resumed_run_has_the_metrics_of_an_undisturbed_one(tmp_path: Path) -> 
 def test_the_card_of_a_validation_run_says_that_the_test_set_was_not_read(tmp_path: Path) -> None:
     train(tiny_run(validation=True), data=tiny_data(), out_dir=tmp_path / "run")
     assert "validation split; the test set was not read" in (tmp_path / "run/model/README.md").read_text()
+
+
+def test_the_card_of_a_language_model_speaks_of_a_text(tmp_path: Path) -> None:
+    """It was a classifier of 28 classes, one of them a line break, whose test set was not read."""
+    text = tmp_path / "fox.txt"
+    text.write_text("the quick brown fox\njumps over the lazy dog. " * 40, encoding="utf-8")
+    network = {"kind": "transformer", "depth": 2, "width": 16, "attention_heads": 2, "context": 16}
+    run = StreamRun.from_dict({"dataset": str(text), "network": network, "head": {"kind": "unembedding"}, "epochs": 1})
+    result = train(run, out_dir=tmp_path / "run")
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert card.startswith("# Language model of ")
+    assert "It reads up to 16 characters and scores the 29 that may follow." in card
+    assert f"| last (chosen) | {result.values['validation_bits_per_character']:.4f} | " in card
+    for strange in ("lassif", "test set", "predict"):
+        assert strange not in card
+
+
+def test_the_card_of_a_stream_says_how_it_learned(tmp_path: Path) -> None:
+    network = {"kind": "conv", "widths": [4, 4], "classifier": "linear"}
+    freely = {"timing": {"kind": "async", "slowdowns": [1, 1.5]}, "boundary": {"kind": "vq", "dims": 2, "codes": 4}}
+    run = StreamRun.from_dict({"dataset": "digits", "network": network, "max_steps": 3, "batch_size": 8} | freely)
+    train(run, out_dir=tmp_path / "run")
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert "Blocks ran freely, each with a replay buffer of 1, steps taking 1, 1.5 times as long." in card
+    assert "cross to the next block as indices of 4 codes for every 2 channels" in card
 
 
 def test_the_card_of_modules_of_ones_own_does_not_describe_the_networks_settings(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def closing(values: dict[str, Any], *, console: Console | None = None, data_dir:
     if not values["readouts"]:
         facts.add_row("accuracy", "not measured", "there is no held-out data")
     facts.add_row("training", duration(values["train_seconds"]), f"{_length(values)}, {values['device']}")
-    for name, said, more in _over_nodes(values):
+    for name, said, more in [*_running_freely(values), *_coded(values), *_over_nodes(values)]:
         facts.add_row(name, said, more)
     console.print(Text())
     console.print(facts, soft_wrap=True)
@@ -64,8 +64,6 @@ def _tries(values: dict[str, Any], data_dir: str | None) -> list[tuple[str, str]
 
 def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What a run over nodes brought: speed-up over the work by itself, and the time beside the plan's."""
-    if "share_of_events" in values:
-        return _running_freely(values)
     if "predicted_seconds" not in values:
         return []
     count, processes = values["nodes"], values["processes"]
@@ -89,19 +87,32 @@ def _over_nodes(values: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _running_freely(values: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Of nodes that ran freely: how much each did, how often minibatches were used, and how old they were."""
+    """Of blocks that ran freely: how much each node did, how often minibatches were used, and how old they were."""
+    later = values.get("blocks", [])[1:]
+    if not later:
+        return []
+    uses = ", ".join(f"{block['uses']:.2f}" for block in later)
+    ages = ", ".join(f"{block['age']:.1f}" for block in later)
+    said = [
+        ("uses", uses, "each minibatch that a block took, from the second block on"),
+        ("age", ages, "newer ones that the block below had made by then"),
+    ]
+    if "share_of_events" not in values:
+        return said
     nodes, processes = values["nodes"], values["processes"]
     where = f"{nodes} nodes in {processes} process{'es' * (processes > 1)}, {values['bytes_sent'] / 1e6:,.1f} MB sent"
     shares = ", ".join(f"{share:.0%}" for share in values["share_of_events"])
-    later = values["blocks"][1:]
-    uses = ", ".join(f"{block['uses']:.2f}" for block in later)
-    ages = ", ".join(f"{block['age']:.1f}" for block in later)
-    what = "each minibatch that a block took, from the second block on"
-    return [
-        ("node by node", shares, f"of the {values['events']:,} steps; {where}"),
-        ("uses", uses, what),
-        ("age", ages, "newer ones that the block below had made by then"),
-    ]
+    return [("node by node", shares, f"of the {values['events']:,} steps; {where}"), *said]
+
+
+def _coded(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of outputs that crossed to the next block with a loss: what it saved, and what it cost."""
+    entries = values.get("boundaries", [])
+    if not any(entry["error"] for entry in entries):
+        return []
+    ratio = sum(entry["bytes"] * entry["ratio"] for entry in entries) / sum(entry["bytes"] for entry in entries)
+    errors = ", ".join(f"{entry['error']:.3f}" for entry in entries)
+    return [("outputs", f"{ratio:.1f} times fewer bytes", f"than float32; relative error, block by block: {errors}")]
 
 
 def _each(values: dict[str, Any], name: str, what: str, of: str) -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from layerline.blocks.network import Own
 from layerline.objectives.forward_forward import ForwardForward
+from layerline.reporting import stream_card
 from layerline.reporting.beside_table import beside_cells
 from layerline.run import Run
 from layerline.runs import AnyRun
@@ -15,14 +16,14 @@ from layerline.stream_run import StreamRun
 
 def model_card(run: AnyRun, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
     """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
-    own = isinstance(run.network, Own)
-    what = _of_stream(run) if isinstance(run, StreamRun) else _what(run)
+    own, reads_text = isinstance(run.network, Own), "bits_per_character" in values
+    what = stream_card.what_it_is(run) if isinstance(run, StreamRun) else _what(run)
     parts = [
-        f"# Classifier of {values['dataset']} (preset {values['preset']})",
+        f"# {'Language model' if reads_text else 'Classifier'} of {values['dataset']} (preset {values['preset']})",
         f"{what}; {values['parameters']:,} parameters.",
-        _data(values, about),
-        _accuracy(values),
-        _use(run_dir, run, own),
+        stream_card.text_data(values, about) if reads_text else _data(values, about),
+        stream_card.text_accuracy(values) if reads_text else _accuracy(values),
+        stream_card.text_use(run_dir.as_posix(), values) if reads_text else _use(run_dir, run, own),
         _settings(run, own),
         _origin(values),
     ]
@@ -41,17 +42,6 @@ def _what(run: Run) -> str:
     else:
         network = f"{len(run.network.widths)} blocks of Linear + ReLU, {' – '.join(map(str, run.network.widths))} units"
     return f"A classifier {trained}.\nThe network: {network}"
-
-
-def _of_stream(run: StreamRun) -> str:
-    if run.reach == "all":
-        rule = "by backprop through all blocks"
-    elif run.reach == 1:
-        rule = "every block by a loss at its own output (decoupled greedy learning)"
-    else:
-        ahead = f"{run.reach - 1} block{'s' * (run.reach > 2)} ahead"
-        rule = f"every block by a loss {ahead} (interlocking backprop)"
-    return f"A classifier trained in a stream with Layerline: {rule}.\nThe network: {run.network.kind}"
 
 
 def _data(values: dict[str, Any], about: dict[str, Any]) -> str:

@@ -16,7 +16,9 @@ in the data, draws by a block's own steps.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.own_step import OwnSteps
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.training import Cursor, below, take_over
+from layerline.schedules.merge import Merged
 from layerline.schedules.order import Uses
 from layerline.transport.boundary import Parcel
 
@@ -76,6 +79,11 @@ class FreeTrainer(StreamTrainer):
         for crossing in self.crossings:
             named |= {f"codes.{crossing.index}.{name}": codes for name, codes in crossing.versions().items()}
         return named
+
+    def results(self) -> dict[str, Any]:
+        moments = np.arange(len(self.order) + 1, dtype=np.float64)
+        facts = Merged(self.order, np.stack([moments[:-1], moments[1:]], axis=1)).facts()
+        return {"events": len(self.order), "blocks": facts} | super().results()
 
     def _fixed(self) -> dict[str, Tensor]:
         """What has the same names and sizes at every event."""
