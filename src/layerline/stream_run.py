@@ -79,11 +79,7 @@ class StreamRun(BaseRun):
             raise UsageError(
                 f"a gradient reaches at least its own block, got --reach {self.reach}", hint="choose --reach 1"
             )
-        if self.parts > self.batch_size:
-            raise UsageError(
-                f"{self.batch_size} examples do not make {self.parts} microbatches",
-                hint="choose fewer --microbatches, or a larger --batch-size",
-            )
+        self._refuse_parts()
         self._refuse_dependence()
         self._refuse_method()
         self._refuse_window()
@@ -91,9 +87,21 @@ class StreamRun(BaseRun):
         check_speeds(self.speeds, self.nodes)
         return self
 
+    def _refuse_parts(self) -> None:
+        """UsageError for a minibatch that does not make as many microbatches: all but the last are of one size."""
+        size = -(-self.batch_size // self.parts)
+        made = -(-self.batch_size // size)
+        if made == self.parts:
+            return
+        many = f", {self.microbatches} on each of {self.nodes} nodes" if self.parts != self.microbatches else ""
+        raise UsageError(
+            f"{self.batch_size} examples do not make {self.parts} microbatches{many}: of {size} there are {made}",
+            hint=f"choose a --batch-size that {self.parts} divides, or --microbatches and --nodes that divide it",
+        )
+
     def _refuse_dependence(self) -> None:
         """UsageError for what only blocks can do that depend on no later block."""
-        hint = "choose --reach 1"
+        hint = "choose --reach 1" if self.method is None else "leave out --timing and --boundary"
         free, one = not isinstance(self.timing, Sync), self.reach == 1
         if free and not one:
             raise UsageError("blocks can run freely only where no gradient goes back to them", hint=hint)

@@ -94,7 +94,7 @@ def stream_job(run: StreamRun, model: StreamModel, data: AnySet) -> StreamJob:
 def refuse_apart(run: StreamRun, model: StreamModel) -> None:
     """UsageError for what several nodes cannot do with a stream."""
     if isinstance(run.timing, Recorded):
-        raise UsageError("a recorded order is done again by one node", hint="leave out --nodes")
+        raise UsageError("a recorded order is done again by one node", hint="choose --nodes 1")
     if isinstance(run.timing, Async):
         run.timing.factors(len(model.blocks))
         if not isinstance(run.codec, Fp32):

@@ -118,5 +118,5 @@ def test_cuts_that_cannot_be(cut: BaseCut, what: str) -> None:
 
 def test_a_block_without_parameters() -> None:
     layers = [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)]
-    with pytest.raises(UsageError, match=r"block 1 \(layers 1-2: ReLU, MaxPool2d\) has no trainable parameters"):
+    with pytest.raises(UsageError, match=r"block 2 \(layers 1-2: ReLU, MaxPool2d\) has no trainable parameters"):
         CutAt(positions=(1, 3)).split(layers)

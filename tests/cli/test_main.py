@@ -58,6 +58,22 @@ _WRONG = [
     ("trian digits", "there is no command 'trian'; did you mean 'train'?"),
     ("--verson", "there is no flag '--verson'; did you mean '--version'?"),
     ("resume nowhere", "there is no folder nowhere"),
+    ("resume nowhere --max-steps 8", "a run's settings stay as they were, --max-steps too"),
+    ("train backprop-cifar10 --method gpipe --nodes 2 --timing async", "blocks can run freely only where no gradient"),
+    (
+        "train dgl-cifar10 --batch-size 10 --microbatches 6",
+        "10 examples do not make 6 microbatches: of 2 there are 5\n  choose a --batch-size that 6 divides",
+    ),
+    (
+        "train backprop-cifar10 --method ddp --nodes 2 --batch-size 1",
+        "1 examples do not make 2 microbatches, 1 on each of 2 nodes",
+    ),
+    (
+        "train dgl-cifar10 --nodes 2 --codec int8 --first exact",
+        "--first would change nothing: what travels in a stream",
+    ),
+    ("train digits --fill reflect", "--fill would change nothing: nothing is shifted"),
+    ("train dgl-cifar10 --shift 0 --fill black", "--fill would change nothing: nothing is shifted"),
     ("evaluate nowhere", "there is no model in nowhere"),
     ("predict nowhere image.png", "there is no model in nowhere"),
     ("cite nonsense-name", "there is no preset 'nonsense-name'"),

@@ -191,12 +191,11 @@ def test_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
-def test_the_last_words_on_a_stream_say_what_crossed_and_how_old_it_was() -> None:
+def test_the_last_words_on_a_stream_say_what_crossed_and_how_often_it_was_used() -> None:
     where, text = console(terminal=False)
     boundaries = [{"bytes": 100, "ratio": 20.0, "error": 0.21}, {"bytes": 300, "ratio": 12.0, "error": 0.1}]
-    blocks = [{"block": 1}, {"block": 2, "uses": 1.25, "age": 0.4}]
+    blocks = [{"block": 1}, {"block": 2, "uses": 1.25}]
     closing(VALUES | {"boundaries": boundaries, "blocks": blocks}, console=where)
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines() if line]
     assert "outputs 14.0 times fewer bytes than float32; relative error, block by block: 0.210, 0.100" in lines
     assert "uses 1.25 each minibatch that a block took, from the second block on" in lines
-    assert "age 0.4 newer ones that the block below had made by then" in lines

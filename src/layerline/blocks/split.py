@@ -186,8 +186,8 @@ def _require_parameters(sequential: nn.Sequential, bounds: Sequence[int]) -> Non
             names = ", ".join(type(layer).__name__ for layer in layers[start:stop])
             where = f"layer {start}" if stop - start == 1 else f"layers {start}-{stop - 1}"
             raise UsageError(
-                f"block {block} ({where}: {names}) has no trainable parameters, so it cannot learn",
-                hint="Keep layers without parameters with the layer before them, as `split_each` and `split_into` do.",
+                f"block {block + 1} ({where}: {names}) has no trainable parameters, so it cannot learn",
+                hint="keep layers without parameters with the layer before them, as --cut layers and `split_each` do",
             )
 
 

@@ -140,6 +140,8 @@ def _unused(run: Run) -> dict[str, str]:
         unused["optimizer.head_lr"] = f"the {run.readout.kind} readout has no softmax head"
     if run.nodes == 1:
         unused["speeds"] = unused["send_optimizer_state"] = "there is one node"
+    if not run.augment.shift:
+        unused["augment.fill"] = "nothing is shifted"
     if not getattr(run.schedule, "average", False):
         unused["schedule.mean"] = "nothing is averaged"
     if not run.judged:
@@ -156,7 +158,10 @@ def _unused_in_stream(run: StreamRun) -> dict[str, str]:
     if run.nodes == 1:
         unused["speeds"] = unused["codec"] = "there is one node"
     else:
+        unused["codec.first"] = "what travels in a stream is no difference from anything"
         unused["eval_every"] = "over nodes a stream looks at held-out data at its end only"
+    if not run.augment.shift:
+        unused["augment.fill"] = "nothing is shifted"
     if run.reads_text:
         unused["augment"] = unused["standardise"] = "a text has no pixels"
         unused["validation"] = "a text is judged on its end in any case"

@@ -92,13 +92,11 @@ def _running_freely(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     if not later:
         return []
     uses = ", ".join(f"{block['uses']:.2f}" for block in later)
-    ages = ", ".join(f"{block['age']:.1f}" for block in later)
-    said = [
-        ("uses", uses, "each minibatch that a block took, from the second block on"),
-        ("age", ages, "newer ones that the block below had made by then"),
-    ]
+    said = [("uses", uses, "each minibatch that a block took, from the second block on")]
     if "share_of_events" not in values:
         return said
+    ages = ", ".join(f"{block['age']:.1f}" for block in later)
+    said.append(("age", ages, "newer ones that the block below had made by then"))
     nodes, processes = values["nodes"], values["processes"]
     where = f"{nodes} nodes in {processes} process{'es' * (processes > 1)}, {values['bytes_sent'] / 1e6:,.1f} MB sent"
     shares = ", ".join(f"{share:.0%}" for share in values["share_of_events"])

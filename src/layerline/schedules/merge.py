@@ -53,12 +53,10 @@ class Merged:
         return [self._facts(block) for block in range(self.order.blocks)]
 
     def _facts(self, block: int) -> dict[str, int | float]:
-        mine = self.order.events[:, 0] == block
-        sources = self.order.events[mine, 1]
-        _, uses = np.unique(sources, return_counts=True)
-        found: dict[str, int | float] = {"block": block + 1, "steps": len(sources), "minibatches": len(uses)}
-        found |= {"uses": round(float(uses.mean()), 3), "most_uses": int(uses.max())}
+        found = self.order.facts(block)
         if block:
+            mine = self.order.events[:, 0] == block
+            sources = self.order.events[mine, 1]
             ends = np.sort(self.times[self.order.events[:, 0] == block - 1, 1])
             there = np.searchsorted(ends, self.times[mine, 0], side="right")
             ages = np.clip(there - 1 - sources, 0, None)

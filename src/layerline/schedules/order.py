@@ -55,16 +55,22 @@ class Order:
             below = origins[mine] = below[origins[mine]]
         return origins
 
+    def facts(self, block: int) -> dict[str, int | float]:
+        """Of a block, numbered from 1: what it learned from, and how often."""
+        _, uses = np.unique(self.events[self.events[:, 0] == block, 1], return_counts=True)
+        found = {"block": block + 1, "steps": int(uses.sum()), "minibatches": len(uses)}
+        return found | {"uses": round(float(uses.mean()), 3), "most_uses": int(uses.max())}
+
     def check(self, source: str) -> None:
         """UsageError, naming `source`, if no blocks could have done this."""
         made = [0] * self.blocks
         for at, (block, minibatch) in enumerate(self.events.tolist()):
             if not 0 <= block < self.blocks:
-                raise _impossible(source, at, f"there is no block {block}, the network has {self.blocks}, from 0")
+                raise _impossible(source, at, f"there is no block {block + 1}, the network has {self.blocks}")
             if block == 0 and minibatch != made[0]:
                 raise _impossible(source, at, f"the first block reads minibatch {minibatch} after {made[0] - 1}")
             if block and not 0 <= minibatch < made[block - 1]:
-                raise _impossible(source, at, f"block {block} uses a minibatch that is not made yet: {minibatch}")
+                raise _impossible(source, at, f"block {block + 1} uses a minibatch that is not made yet: {minibatch}")
             made[block] += 1
         origins = self.origins
         for block in range(self.blocks):
@@ -72,12 +78,12 @@ class Order:
             came = int(own.max(initial=-1)) + 1
             if came != self.steps:
                 raise UsageError(
-                    f"{source}: block {block} comes to minibatch {came} of the data, this run has {self.steps}",
+                    f"{source}: block {block + 1} comes to minibatch {came} of the data, this run has {self.steps}",
                     hint="choose the --epochs, --batch-size and --max-steps that it was recorded with",
                 )
             if (own == self.steps - 1).argmax() != len(own) - 1:
                 raise UsageError(
-                    f"{source}: block {block} goes on after the last minibatch of the data",
+                    f"{source}: block {block + 1} goes on after the last minibatch of the data",
                     hint="record it again with this version: --timing async",
                 )
 

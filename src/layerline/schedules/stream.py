@@ -191,7 +191,7 @@ def deal_blocks(costs: Sequence[float], nodes: int, speeds: Sequence[float] = ()
         count = f"{blocks} block{'s' * (blocks > 1)}"
         raise UsageError(
             f"{nodes} nodes for a stream through {count}: each needs one at least",
-            hint=f"choose --nodes {blocks}, or cut the network finer: --cut layers",
+            hint=f"choose --nodes {blocks}, or a network of more blocks (--cut layers makes most)",
         )
     begins = (0, *partition(costs, nodes, speeds or None), blocks)
     return tuple(range(begin, end) for begin, end in pairwise(begins))

@@ -47,6 +47,24 @@ def test_where_nobody_overtakes_it_is_the_synchronous_stream(timing: dict[str, A
     assert sorted(map(repr, free.rows)) == sorted(map(repr, synchronous().rows))
 
 
+def test_an_epoch_that_is_cut_short_is_not_looked_at() -> None:
+    """In step it never was; blocks that ran freely told the accuracy "after epoch 1" after some of its minibatches."""
+    for timing in ("sync", "async"):
+        run = small_stream(timing={"kind": timing}, eval_every=1)
+        for most, looks in ((None, [1, 2]), (4, [1]), (3, [1]), (2, [])):
+            values = api.train(run.replace(max_steps=most), data=DATA).values
+            assert [point["epoch"] for point in values["curve"]] == looks
+
+
+def test_the_result_says_how_often_minibatches_were_used() -> None:
+    run = small_stream(timing={"kind": "async", "slowdowns": [2, 1, 4]})
+    values = api.train(run, data=DATA).values
+    first, second, third = values["blocks"]
+    assert first["uses"] == 1
+    assert second["uses"] > 1 >= third["uses"]
+    assert values["events"] == sum(block["steps"] for block in values["blocks"])
+
+
 def test_microbatches_add_up_as_in_the_synchronous_stream() -> None:
     apart = {"microbatches": 3}
     free = train_through(small_stream(timing={"kind": "async"}, **apart), DATA, [])

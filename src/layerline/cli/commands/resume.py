@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 
 from layerline import api
+from layerline.cli.components import settings_below
+from layerline.cli.flags import flag_names
+from layerline.cli.parser import Parser
 from layerline.cli.training import add_training, carry_out, prepare, processes
 from layerline.errors import Stopped
 from layerline.reporting.run_folder import RunFolder
+from layerline.run import Run
 from layerline.runtime.stop import Terminated
+from layerline.stream_run import StreamRun
 from layerline.team import begun_with
 
 
@@ -17,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run's folder; its settings stay as they are."""
     parser.add_argument("run_dir", metavar="RUN_DIR", help="The folder of the run.")
     add_training(parser)
+    if isinstance(parser, Parser):
+        parser.elsewhere = {
+            flag: f"a run's settings stay as they were, {flag} too"
+            for root in (Run, StreamRun)
+            for path in settings_below(root)
+            for flag in flag_names(path, root)
+        }
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +27,6 @@ from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.own_step import OwnSteps
 from layerline.runtime.stream.trainer import StreamTrainer
 from layerline.runtime.training import Cursor, below, take_over
-from layerline.schedules.merge import Merged
 from layerline.schedules.order import Uses
 from layerline.transport.boundary import Parcel
 
@@ -59,8 +57,9 @@ class FreeTrainer(StreamTrainer):
     @property
     def comparable(self) -> bool:
         """Right after the last block has come to the end of an epoch."""
-        block = int(self.order.events[self.cursor.batch - 1, 0])
-        return self._own[block].epochs == min(own.epochs for own in self._own)
+        own = self._own[int(self.order.events[self.cursor.batch - 1, 0])]
+        whole = own.reached % self.batches == 0 or not own.done  # else it is cut short by --max-steps
+        return whole and own.epochs == min(each.epochs for each in self._own)
 
     def train(self) -> Iterator[Event]:
         self.model.train()
@@ -81,8 +80,7 @@ class FreeTrainer(StreamTrainer):
         return named
 
     def results(self) -> dict[str, Any]:
-        moments = np.arange(len(self.order) + 1, dtype=np.float64)
-        facts = Merged(self.order, np.stack([moments[:-1], moments[1:]], axis=1)).facts()
+        facts = [self.order.facts(block) for block in range(self.order.blocks)]
         return {"events": len(self.order), "blocks": facts} | super().results()
 
     def _fixed(self) -> dict[str, Tensor]:
