@@ -17,6 +17,8 @@ NAMES = """
     split_at split_into split_each Mlp LinearReLU RmsNorm L2Norm NoNorm
     Fixed Random Adaptive Sampled MaskedHybrid
     ForwardForward LocalCrossEntropy Backprop Logistic SymBa SiluMargin
+    CutLayers CutCount CutAt MlpSrHead MlpHead CnnHead ConvHead PooledHead UnembeddingHead SharedUnembeddingHead
+    AugLocalHead ManHead Sgd AdamW Sync Async Recorded Bf16Outputs Int8Outputs VectorQuantised Fp32 Bf16 Int8
     Adam Constant CoolDown Cosine
     Goodness Softmax LastHead AllHeads
     LayerlineError UsageError DataError CheckpointError Stopped

@@ -26,6 +26,10 @@ _HOMES = {
     "blocks.conv": ("Conv", "Dni", "Vgg"),
     "blocks.resnet": ("ResNet",),
     "blocks.transformer": ("Transformer",),
+    "blocks.cut": ("CutLayers", "CutCount", "CutAt"),
+    "blocks.heads.image": ("MlpSrHead", "MlpHead", "CnnHead", "ConvHead", "PooledHead"),
+    "blocks.heads.text": ("UnembeddingHead", "SharedUnembeddingHead"),
+    "blocks.heads.ahead": ("AugLocalHead", "ManHead"),
     "blocks.linear": ("LinearReLU",),
     "blocks.normaliser": ("RmsNorm", "L2Norm", "NoNorm"),
     "negatives.labels": ("Fixed", "Random", "Adaptive", "Sampled"),
@@ -34,8 +38,12 @@ _HOMES = {
     "objectives.local_cross_entropy": ("LocalCrossEntropy",),
     "objectives.backprop": ("Backprop",),
     "objectives.losses": ("Logistic", "SymBa", "SiluMargin"),
+    "objectives.descent": ("Sgd", "AdamW"),
     "objectives.optimizer": ("Adam", "Constant", "CoolDown", "Cosine"),
     "readouts.readouts": ("Goodness", "Softmax", "LastHead", "AllHeads"),
+    "schedules.timing": ("Sync", "Async", "Recorded"),
+    "transport.boundary": ("Bf16Outputs", "Int8Outputs", "VectorQuantised"),
+    "transport.codecs": ("Fp32", "Bf16", "Int8"),
     "errors": ("LayerlineError", "UsageError", "DataError", "CheckpointError", "Stopped"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

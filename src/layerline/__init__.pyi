@@ -7,6 +7,18 @@ from layerline.base_run import Augment as Augment
 from layerline.blocks.conv import Conv as Conv
 from layerline.blocks.conv import Dni as Dni
 from layerline.blocks.conv import Vgg as Vgg
+from layerline.blocks.cut import CutAt as CutAt
+from layerline.blocks.cut import CutCount as CutCount
+from layerline.blocks.cut import CutLayers as CutLayers
+from layerline.blocks.heads.ahead import AugLocalHead as AugLocalHead
+from layerline.blocks.heads.ahead import ManHead as ManHead
+from layerline.blocks.heads.image import CnnHead as CnnHead
+from layerline.blocks.heads.image import ConvHead as ConvHead
+from layerline.blocks.heads.image import MlpHead as MlpHead
+from layerline.blocks.heads.image import MlpSrHead as MlpSrHead
+from layerline.blocks.heads.image import PooledHead as PooledHead
+from layerline.blocks.heads.text import SharedUnembeddingHead as SharedUnembeddingHead
+from layerline.blocks.heads.text import UnembeddingHead as UnembeddingHead
 from layerline.blocks.linear import LinearReLU as LinearReLU
 from layerline.blocks.network import Mlp as Mlp
 from layerline.blocks.normaliser import L2Norm as L2Norm
@@ -34,6 +46,8 @@ from layerline.negatives.labels import Random as Random
 from layerline.negatives.labels import Sampled as Sampled
 from layerline.negatives.masks import MaskedHybrid as MaskedHybrid
 from layerline.objectives.backprop import Backprop as Backprop
+from layerline.objectives.descent import AdamW as AdamW
+from layerline.objectives.descent import Sgd as Sgd
 from layerline.objectives.forward_forward import ForwardForward as ForwardForward
 from layerline.objectives.local_cross_entropy import LocalCrossEntropy as LocalCrossEntropy
 from layerline.objectives.losses import Logistic as Logistic
@@ -50,6 +64,15 @@ from layerline.readouts.readouts import LastHead as LastHead
 from layerline.readouts.readouts import Softmax as Softmax
 from layerline.run import Run as Run
 from layerline.runtime.model import Model as Model
+from layerline.schedules.timing import Async as Async
+from layerline.schedules.timing import Recorded as Recorded
+from layerline.schedules.timing import Sync as Sync
 from layerline.stream_run import StreamRun as StreamRun
+from layerline.transport.boundary import Bf16Outputs as Bf16Outputs
+from layerline.transport.boundary import Int8Outputs as Int8Outputs
+from layerline.transport.boundary import VectorQuantised as VectorQuantised
+from layerline.transport.codecs import Bf16 as Bf16
+from layerline.transport.codecs import Fp32 as Fp32
+from layerline.transport.codecs import Int8 as Int8
 
 __version__: str

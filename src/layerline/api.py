@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from layerline.beside import Beside, finished, lacks_only_table, wants_table
+from layerline.blocks.own import OwnNetwork
 from layerline.data.catalog import TEXT_NAMES, dataset_names, load_part
 from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
@@ -18,7 +17,7 @@ from layerline.data.text import Vocabulary
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Listener, Row, silent
-from layerline.jobs import blocks_of, device_of, prepare
+from layerline.jobs import device_of, prepare
 from layerline.planned import Outcome
 from layerline.reporting.environment import usable_cores
 from layerline.reporting.run_folder import RunFolder
@@ -57,7 +56,7 @@ def train(
     run: AnyRun,
     *,
     data: AnySet | None = None,
-    network: nn.Sequential | Sequence[nn.Module] | None = None,
+    network: OwnNetwork | None = None,
     data_dir: str | Path | None = None,
     out_dir: str | Path | None = None,
     listener: Listener = silent,
@@ -71,9 +70,9 @@ def train(
     """Train a run from the start.
 
     `data`: a set of one's own instead of `run.dataset`; `network`: blocks of one's own instead of `run.network`,
-    trained in place (an `nn.Sequential` is cut by `split_each`). `out_dir`: where to leave the run folder; None:
-    nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop` was set.
-    `tensorboard`: keep a folder for TensorBoard in the run folder.
+    trained in place (an `nn.Sequential` is cut by `split_each`, in a stream as `run.cut` says). `out_dir`: where to
+    leave the run folder; None: nothing is written. Raises UsageError, DataError, LayerlineError; Stopped when `stop`
+    was set. `tensorboard`: keep a folder for TensorBoard in the run folder.
 
     `processes`: how many carry out the nodes of a schedule; several need `out_dir`, and take data and network from the
     run. They are started again up to `restarts` times after one was lost; `show`: they show how far they are.
@@ -91,7 +90,7 @@ def train(
     run = _resolve(run, data, network is not None)
     if isinstance(run, StreamRun) and run.cuts_by_time:
         data = data or load_set(run, data_dir=data_dir)
-        run = settled_cut_for(run, data)
+        run = settled_cut_for(run, data, network)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
     job, stop = prepare(run, data, network, data_dir, team), stop or Stop()
     data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
@@ -104,7 +103,7 @@ def resume(
     run_dir: str | Path,
     *,
     data: AnySet | None = None,
-    network: nn.Sequential | Sequence[nn.Module] | None = None,
+    network: OwnNetwork | None = None,
     data_dir: str | Path | None = None,
     listener: Listener = silent,
     stop: Stop | None = None,
@@ -146,9 +145,9 @@ def _with_table(
     return Beside(run, folder, data, data_dir, listener, stop).table(outcome)
 
 
-def load(path: str | Path, *, network: nn.Sequential | Sequence[nn.Module] | None = None) -> AnyModel:
+def load(path: str | Path, *, network: OwnNetwork | None = None) -> AnyModel:
     """The trained model of a run folder: a module with `predict` and `scores` on raw examples [B, *shape]."""
-    return load_model(path, blocks_of(network))
+    return load_model(path, network)
 
 
 def evaluate(
@@ -157,7 +156,7 @@ def evaluate(
     dataset: str | None = None,
     data: AnySet | None = None,
     data_dir: str | Path | None = None,
-    network: nn.Sequential | Sequence[nn.Module] | None = None,
+    network: OwnNetwork | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a trained model on a test set: `{"dataset", "examples", "test_accuracy", "readouts"}`."""
     model = load(run_dir, network=network)
@@ -199,7 +198,7 @@ def _to_judge(model: AnyModel, dataset: str | None, data_dir: str | Path | None)
 
 def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
     """What is left open is decided and recorded before anything starts: data, network, chapters, threads, device."""
-    if own_network and isinstance(run, Run):
+    if own_network:
         run = run.with_own_network()
     name = data.name if data and not run.has_own_data else run.dataset
     is_path = run.has_own_data or (name not in (*dataset_names(), *TEXT_NAMES) and Path(name).exists())

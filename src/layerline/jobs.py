@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from layerline.blocks.network import Own
-from layerline.blocks.split import split_each
+from layerline.blocks.own import OwnNetwork, blocks_of
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.events import Listener, Started
@@ -81,7 +79,7 @@ class OneProcess:
 def prepare(
     run: AnyRun,
     data: AnySet | None,
-    network: nn.Sequential | Sequence[nn.Module] | None,
+    network: OwnNetwork | None,
     data_dir: str | Path | None,
     team: Team,
 ) -> Job:
@@ -93,7 +91,7 @@ def prepare(
         data = data.hold_out()
     device = device_of(run)
     if isinstance(run, StreamRun):
-        return _prepare_stream(run, data, network is not None, device, team, data_dir)
+        return _prepare_stream(run, data, network, device, team, data_dir)
     if isinstance(data, TextSet):
         raise UsageError(f"{data.name} is a text, which only a language model learns from", hint="train a transformer")
     if network is not None and not isinstance(run.network, Own):
@@ -107,7 +105,7 @@ def prepare(
         return OneProcess(make_trainer(build_model(run, data, blocks_of(network)).to(device), data), data)
 
 
-def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequence[nn.Module] | None, team: Team) -> Job:
+def _prepare_own(run: Run, data: AnySet | None, network: OwnNetwork | None, team: Team) -> Job:
     """Of nodes that each read data of their own: only processes that carry them out do."""
     if data is not None:
         raise UsageError("every node reads data of its own", hint="leave out data=, or choose other shards")
@@ -120,12 +118,15 @@ def _prepare_own(run: Run, data: AnySet | None, network: nn.Sequential | Sequenc
 
 
 def _prepare_stream(
-    run: StreamRun, data: AnySet, own_network: bool, device: torch.device, team: Team, data_dir: str | Path | None
+    run: StreamRun,
+    data: AnySet,
+    network: OwnNetwork | None,
+    device: torch.device,
+    team: Team,
+    data_dir: str | Path | None,
 ) -> Job:
-    if own_network:
-        raise UsageError("a stream trains the networks that it describes", hint="leave out network=")
     with compute_threads(run):
-        model = build_stream_model(run, data).to(device)
+        model = build_stream_model(run, data, network).to(device)
         refuse_single_examples(model, data)
         if not run.is_planned:
             return OneProcess(make_trainer(model, data), data)
@@ -148,18 +149,3 @@ def device_of(run: AnyRun) -> torch.device:
     if run.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here", hint="leave out --device, or: --device cpu")
     return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def blocks_of(network: nn.Sequential | Sequence[nn.Module] | None) -> list[nn.Module] | None:
-    """Modules of one's own as blocks. UsageError where they are none."""
-    if network is None:
-        return None
-    if isinstance(network, nn.Sequential):
-        return split_each(network)
-    blocks = list(network) if isinstance(network, Sequence | nn.ModuleList) else []
-    if not blocks or not all(isinstance(block, nn.Module) for block in blocks):
-        raise UsageError(
-            f"a {type(network).__name__} is no network of blocks",
-            hint="give an nn.Sequential, or a list with a module for every block",
-        )
-    return blocks

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from layerline.base_run import BaseRun
-from layerline.blocks.architecture import Architecture
+from layerline.blocks.architecture import Architecture, OwnLayers
 from layerline.blocks.conv import Conv
 from layerline.blocks.cut import Cut, CutCount, CutLayers
 from layerline.blocks.heads.ahead import ManHead
@@ -177,6 +177,10 @@ class StreamRun(BaseRun):
     def cuts_by_time(self) -> bool:
         """True where blocks are to take equally long, which is measured when the run is started."""
         return isinstance(self.cut, CutCount) and self.cut.balance == "time"
+
+    def with_own_network(self) -> StreamRun:
+        """The same run for layers handed in from Python."""
+        return self if isinstance(self.network, OwnLayers) else self.replace(network=OwnLayers())
 
     @property
     def reads_text(self) -> bool:

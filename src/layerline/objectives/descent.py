@@ -72,7 +72,7 @@ class Sgd(BaseDescent):
         torch._fused_sgd_(
             parameters,
             gradients,
-            state.velocity,
+            state.velocity if self.momentum else [],  # PyTorch refuses buffers that it would not use
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             lr=lr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from layerline.blocks.architecture import OwnLayers
 from layerline.blocks.network import Own
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.reporting import stream_card
@@ -16,7 +17,7 @@ from layerline.stream_run import StreamRun
 
 def model_card(run: AnyRun, values: dict[str, Any], run_dir: Path, about: dict[str, Any]) -> str:
     """Markdown. `values`: the content of result.json; `about`: of model.json, as far as there is one."""
-    own, reads_text = isinstance(run.network, Own), "bits_per_character" in values
+    own, reads_text = isinstance(run.network, Own | OwnLayers), "bits_per_character" in values
     what = stream_card.what_it_is(run) if isinstance(run, StreamRun) else _what(run)
     parts = [
         f"# {'Language model' if reads_text else 'Classifier'} of {values['dataset']} (preset {values['preset']})",

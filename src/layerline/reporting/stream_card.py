@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from layerline.blocks.architecture import OwnLayers
 from layerline.schedules.timing import Async, Recorded
 from layerline.stream_run import StreamRun
 from layerline.transport.boundary import Plain, VectorQuantised
@@ -16,7 +17,8 @@ def what_it_is(run: StreamRun) -> str:
     """The first sentences."""
     kind = "language model" if run.reads_text else "classifier"
     said = [f"A {kind} trained in a stream with Layerline: {_rule(run)}.", *_pace(run), *_crossing(run)]
-    return "\n".join([*said, f"The network: {run.network.kind}"])
+    network = "modules of its author's own" if isinstance(run.network, OwnLayers) else run.network.kind
+    return "\n".join([*said, f"The network: {network}"])
 
 
 def text_data(values: dict[str, Any], about: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.normaliser import BaseNormaliser, NoNorm
+from layerline.blocks.own import OwnNetwork, blocks_of
 from layerline.blocks.tokens import TokenEncoder
 from layerline.data.labels import LabelInput
 from layerline.errors import CheckpointError, UsageError
@@ -81,7 +80,7 @@ class Description:
     flat: bool
 
 
-def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> AnyModel:
+def load_model(path: str | Path, network: OwnNetwork | None = None) -> AnyModel:
     """The model of a run folder (or of its `model/`), on the CPU, ready to predict.
 
     `network`: the blocks, where the run trained modules of one's own; their weights are overwritten. UsageError where
@@ -95,12 +94,12 @@ def load_model(path: str | Path, network: Sequence[nn.Module] | None = None) -> 
             encoder: Encoder | TokenEncoder = _encoder(about, NoNorm(), None, torch.float32)
             if run.reads_text:
                 encoder = TokenEncoder(about.shape[0], len(about.classes))
-            model: AnyModel = StreamModel(run, encoder, about.classes)
+            model: AnyModel = StreamModel(run, encoder, about.classes, network)
         else:
             assert isinstance(run, Run)
             labels = run.labels if run.writes_labels else None
             encoder_ = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
-            model = Model(run, build_network(run, encoder_.input_shape, network), encoder_, about.classes)
+            model = Model(run, build_network(run, encoder_.input_shape, blocks_of(network)), encoder_, about.classes)
     _fill(model, folder / "model.safetensors")
     return model.eval()
 

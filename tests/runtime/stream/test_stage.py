@@ -28,10 +28,10 @@ def network() -> tuple[list[nn.Module], list[nn.Module | None]]:
     return blocks, heads
 
 
-def stages(reach: int, blocks: list[nn.Module], heads: list[nn.Module | None]) -> list[Stage]:
+def stages(reach: int, blocks: list[nn.Module], heads: list[nn.Module | None], sgd: Sgd | None = None) -> list[Stage]:
     pattern = Reach(BLOCKS, reach)
     return [
-        Stage(index, block, head if pattern.has_loss(index) else None, pattern, Sgd(lr=0.1))
+        Stage(index, block, head if pattern.has_loss(index) else None, pattern, sgd or Sgd(lr=0.1))
         for index, (block, head) in enumerate(zip(blocks, heads, strict=True))
     ]
 
@@ -82,12 +82,16 @@ def test_gradients_are_those_of_the_loss_reach_ahead(reach: int, parts: int) -> 
     assert not any(stage.pending for stage in made), "no graph is left over"
 
 
-def test_all_the_way_is_backprop() -> None:
-    """Ten steps of momentum SGD: the same weights as PyTorch's own optimizer on the whole network."""
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
+def test_all_the_way_is_backprop(momentum: float, nesterov: bool) -> None:
+    """Ten steps of SGD: the same weights as PyTorch's own optimizer on the whole network. Without momentum the first
+    one ended in an error of PyTorch's."""
     blocks, heads = network()
-    made = stages(BLOCKS, blocks, heads)
+    sgd = Sgd(lr=0.1, momentum=momentum, nesterov=nesterov)
+    made = stages(BLOCKS, blocks, heads, sgd)
     twin = nn.Sequential(*network()[0])
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    ahead = nesterov and momentum > 0
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=momentum, nesterov=ahead, weight_decay=5e-4)
     for _ in range(10):
         step(made)
         for stage in made:

@@ -20,6 +20,7 @@ from layerline.blocks.heads.text import SharedUnembedding
 from layerline.blocks.layer import Unembedding
 from layerline.blocks.network import predicting
 from layerline.blocks.normaliser import NoNorm
+from layerline.blocks.own import OwnNetwork
 from layerline.blocks.tokens import TokenEncoder
 from layerline.data.dataset import Examples
 from layerline.data.text_set import AnySet, TextSet, Windows
@@ -27,6 +28,7 @@ from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.coding import Coding
+from layerline.runtime.stream.own_layers import refuse_scores, stream_blocks
 from layerline.runtime.stream.readout import BlockReadout, together
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
@@ -44,13 +46,20 @@ class StreamModel(Predictor):
 
     run: StreamRun
 
-    def __init__(self, run: StreamRun, encoder: Encoder | TokenEncoder, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        run: StreamRun,
+        encoder: Encoder | TokenEncoder,
+        classes: tuple[str, ...],
+        own: OwnNetwork | None = None,
+    ) -> None:
         super().__init__()
         self.run, self.encoder, self.classes = run, encoder, classes
-        layers = run.network.layers(encoder.shape, len(classes))
-        blocks = run.cut.split(layers, torch.zeros(2, *encoder.input_shape, dtype=encoder.dtype))
+        sample = torch.zeros(2, *encoder.input_shape, dtype=encoder.dtype)
+        blocks = stream_blocks(run, encoder.shape, len(classes), own, sample)
         self.reach = Reach(len(blocks), run.reached(len(blocks)))
         self.blocks = nn.ModuleList(blocks)
+        refuse_scores(run, self.output_shapes[-1], len(classes))
         heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
         self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
         coded = [] if isinstance(run.boundary, Plain) else self.output_shapes[:-1]
@@ -246,11 +255,12 @@ def refuse_single_examples(model: StreamModel, data: AnySet) -> None:
     )
 
 
-def build_stream_model(run: StreamRun, data: AnySet) -> StreamModel:
-    """A fresh model for this data: weights drawn from the run's seed, statistics taken from the training set."""
+def build_stream_model(run: StreamRun, data: AnySet, own: OwnNetwork | None = None) -> StreamModel:
+    """A model for this data: weights drawn from the run's seed, statistics taken from the training set. `own`: layers
+    that were handed in, used and trained in place; their heads are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
-        return StreamModel(run, _encoder(run, data), data.classes)
+        return StreamModel(run, _encoder(run, data), data.classes, own)
 
 
 def _encoder(run: StreamRun, data: AnySet) -> Encoder | TokenEncoder:

@@ -7,23 +7,28 @@ processes agree on it. Solution: whoever starts it measures before anything is r
 
 from __future__ import annotations
 
+import copy
+
 import torch
+from torch import nn
 
 from layerline.blocks.cut import CutAt
+from layerline.blocks.own import OwnNetwork
 from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.runtime.members import Membership
 from layerline.runtime.stream.model import encoder_of
+from layerline.runtime.stream.own_layers import layers_of
 from layerline.runtime.threads import compute_threads
 from layerline.stream_run import StreamRun
 
 
-def settled_cut(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamRun:
+def settled_cut(run: StreamRun, shape: tuple[int, ...], classes: int, own: OwnNetwork | None = None) -> StreamRun:
     """The run, saying where blocks begin if they are to take equally long. `shape`: of an example; of a text (T,).
 
     UsageError in one of several processes, which would all measure something else.
     """
-    if not run.cuts_by_time:
+    if not run.cuts_by_time or not (own is None or isinstance(own, nn.Sequential)):
         return run
     if Membership.of_environment():
         raise UsageError(
@@ -32,7 +37,8 @@ def settled_cut(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamR
         )
     encoder = encoder_of(run, shape, classes)
     device = torch.device("cuda" if run.device == "cuda" else "cpu")
-    layers = [layer.to(device) for layer in run.network.layers(encoder.shape, classes)]
+    made = layers_of(run, encoder.shape, classes, own)
+    layers = [layer.to(device) for layer in (made if own is None else copy.deepcopy(made))]
     sample = torch.zeros(-(-run.batch_size // run.parts), *encoder.input_shape, dtype=encoder.dtype, device=device)
     if sample.ndim == 4:
         sample = sample.contiguous(memory_format=torch.channels_last)
@@ -41,6 +47,6 @@ def settled_cut(run: StreamRun, shape: tuple[int, ...], classes: int) -> StreamR
         return run.replace(cut=CutAt(positions=run.cut.cuts(layers, sample)))
 
 
-def settled_cut_for(run: StreamRun, data: AnySet) -> StreamRun:
+def settled_cut_for(run: StreamRun, data: AnySet, own: OwnNetwork | None = None) -> StreamRun:
     """The same for data at hand."""
-    return settled_cut(run, (data.context,) if isinstance(data, TextSet) else data.shape, data.num_classes)
+    return settled_cut(run, (data.context,) if isinstance(data, TextSet) else data.shape, data.num_classes, own)

@@ -1,0 +1,31 @@
+"""Networks that are handed in from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from layerline.blocks.split import split_each
+from layerline.errors import UsageError
+
+OwnNetwork = nn.Sequential | Sequence[nn.Module]
+"""Layers, to be cut into blocks; or a module for every block."""
+
+
+def modules_of(network: OwnNetwork) -> list[nn.Module]:
+    """The layers, or blocks, of such a network. UsageError where there are none."""
+    modules = list(network) if isinstance(network, Sequence | nn.ModuleList | nn.Sequential) else []
+    if not modules or not all(isinstance(module, nn.Module) for module in modules):
+        raise UsageError(
+            f"a {type(network).__name__} is no network of blocks",
+            hint="give an nn.Sequential, or a list with a module for every block",
+        )
+    return modules
+
+
+def blocks_of(network: OwnNetwork | None) -> list[nn.Module] | None:
+    """The same in blocks, an `nn.Sequential` cut by `split_each`. UsageError where they are none."""
+    if network is None:
+        return None
+    return split_each(network) if isinstance(network, nn.Sequential) else modules_of(network)
