@@ -124,9 +124,8 @@ def measured(cell: Cell, data: tuple[Path, Path]) -> dict[str, Any]:
     """Images a second, MB a step, and each node's busy seconds. RuntimeError with what the processes said."""
     made = nullcontext(None) if cell.shape.name == "loopback" else link(cell.shape)
     with tempfile.TemporaryDirectory() as folder, made as ends:
-        addresses = ADDRESSES if ends else ("127.0.0.1", "127.0.0.1")
         words = [*cell.words, "--dataset", str(data[cell.way == "PFF"]), "--out-dir", str(Path(folder) / "run")]
-        values = _run(words, ends or [[]] * cell.nodes, addresses, Path(folder))
+        values = _run(words, ends or [[]] * cell.nodes, ADDRESSES[0] if ends else "127.0.0.1", Path(folder))
         found = {name: values.get(name) for name in ("train_seconds", "busy_seconds", "idle_seconds")}
         trace = Path(folder) / "run" / "trace.json"
         if cell.way == "PFF":
@@ -153,12 +152,12 @@ def steps_a_second(trace: dict[str, Any]) -> float:
     return 1e6 * (numbers[-1] - first) / (ends[numbers[-1]] - ends[first])
 
 
-def _run(words: Sequence[str], ends: Sequence[Sequence[str]], addresses: Sequence[str], folder: Path) -> dict[str, Any]:
+def _run(words: Sequence[str], ends: Sequence[Sequence[str]], address: str, folder: Path) -> dict[str, Any]:
     """`result.json` of a run over processes, each behind the words of its end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": addresses[0], "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "links", "OMP_NUM_THREADS": "1"}
+    common = {"MASTER_ADDR": address, "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "links", "OMP_NUM_THREADS": "1"}
     if len(ends) > 1:
         common["WORLD_SIZE"] = str(len(ends))
     command = [sys.executable, "-m", "layerline", "train", *words, "--quiet"]

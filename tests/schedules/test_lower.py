@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from layerline.schedules.base import BaseSchedule
 from layerline.schedules.federated import Federated
-from layerline.schedules.lower import Compute, Messages, Receive, Send, messages, program
+from layerline.schedules.lower import Messages, messages
 from layerline.schedules.plan import Carries, Plan
 from layerline.schedules.single_layer import SingleLayer
 from layerline.schedules.work import Work
 from schedules.plans import plans
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Carry out a row."""
+
+    row: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """Hand a message to the sender of its link; this does not wait."""
+
+    message: int
+
+
+@dataclass(frozen=True)
+class Receive:
+    """Take the next message of its link; it is this one."""
+
+    message: int
+
+
+def program(plan: Plan, sent: Messages, node: int) -> Iterator[Compute | Send | Receive]:
+    """What a node does, in order. Messages are numbers of rows of `sent`."""
+    outgoing = np.flatnonzero(sent.sender == node)
+    incoming = np.flatnonzero(sent.receiver == node)
+    incoming = incoming[np.lexsort((incoming, sent.before[incoming]))]
+    rows = np.flatnonzero(plan.node == node)
+    leave = np.searchsorted(sent.source[outgoing], rows, side="right")
+    arrive = np.searchsorted(sent.before[incoming], rows, side="right")
+    gone = come = 0
+    for row, out, into in zip(rows.tolist(), leave.tolist(), arrive.tolist(), strict=True):
+        yield from (Receive(int(m)) for m in incoming[come:into])
+        yield Compute(row)
+        yield from (Send(int(m)) for m in outgoing[gone:out])
+        gone, come = out, into
 
 
 class Nodes:

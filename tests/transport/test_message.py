@@ -150,3 +150,10 @@ def test_labels_travel_in_the_smallest_type_that_holds_them() -> None:
 def test_the_table_holds_what_a_reader_needs_and_no_more() -> None:
     message, _ = Outgoing(0, 1, Fp32()).encode(Key(0, "state", 0, 0), {"weight": torch.zeros(2, 3)})
     assert json.loads(message.table) == [["weight", "cast", "float32", "float32", [2, 3], None]]
+
+
+def test_errors_count_chapters_in_chapters_and_steps_in_streams() -> None:
+    """Who waited for a minibatch of a stream was told of "chapter 704"."""
+    assert str(Key(9, "state", 1, 703)) == "the state of block 2 in chapter 704 (row 9)"
+    assert str(Key(9856, "activations", 1, 703)) == "the activations of block 2 in step 704 (row 9,856)"
+    assert str(Key(5, "parcel", 0, 5)) == "the parcel of block 1 in step 6 (row 5)"

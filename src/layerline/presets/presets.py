@@ -230,7 +230,7 @@ PRESETS = (
     ),
     Preset(
         "dgl-async-cifar10",
-        "the same with blocks that run freely, the third a fifth slower than the others",
+        "DGL on CIFAR-10 with blocks that run freely, the third a fifth slower than the others",
         "not measured yet",
         _STREAM_CIFAR | {"timing": {"kind": "async", "buffer": 1, "slowdowns": [1.0, 1.0, 1.2, 1.0, 1.0]}},
     ),

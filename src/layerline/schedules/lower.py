@@ -21,7 +21,6 @@ Without 4 this fails: two nodes that exchange a chapter's states, each waiting t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,40 +80,3 @@ def _received(plan: Plan, source: Column, sender: Column, receiver: Column, need
     before = np.empty_like(needed)
     before[order] = least
     return before
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Carry out a row."""
-
-    row: int
-
-
-@dataclass(frozen=True)
-class Send:
-    """Hand a message to the sender of its link; this does not wait."""
-
-    message: int
-
-
-@dataclass(frozen=True)
-class Receive:
-    """Take the next message of its link; it is this one."""
-
-    message: int
-
-
-def program(plan: Plan, sent: Messages, node: int) -> Iterator[Compute | Send | Receive]:
-    """What a node does, in order. Messages are numbers of rows of `sent`."""
-    outgoing = np.flatnonzero(sent.sender == node)
-    incoming = np.flatnonzero(sent.receiver == node)
-    incoming = incoming[np.lexsort((incoming, sent.before[incoming]))]
-    rows = np.flatnonzero(plan.node == node)
-    leave = np.searchsorted(sent.source[outgoing], rows, side="right")
-    arrive = np.searchsorted(sent.before[incoming], rows, side="right")
-    gone = come = 0
-    for row, out, into in zip(rows.tolist(), leave.tolist(), arrive.tolist(), strict=True):
-        yield from (Receive(int(m)) for m in incoming[come:into])
-        yield Compute(row)
-        yield from (Send(int(m)) for m in outgoing[gone:out])
-        gone, come = out, into

@@ -30,7 +30,6 @@ import numpy as np
 from layerline.errors import LayerlineError
 from layerline.schedules.pattern import Input, Step, repeat
 from layerline.schedules.plan import Action, Carries, Plan
-from layerline.schedules.reach import Reach
 from layerline.schedules.stream import Mark
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import Floats
@@ -60,11 +59,6 @@ class Pipelined:
     def nodes(self) -> int:
         """Logical nodes."""
         return len(self.orders)
-
-    @property
-    def reach(self) -> Reach:
-        """Of the stages: the last one's loss trains all."""
-        return Reach(len(self.stages), len(self.stages))
 
     @cached_property
     def places(self) -> tuple[int, ...]:

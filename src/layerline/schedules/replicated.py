@@ -17,7 +17,6 @@ import numpy as np
 
 from layerline.schedules.pattern import Input, Step, repeat
 from layerline.schedules.plan import Action, Carries, Plan
-from layerline.schedules.reach import Reach
 from layerline.schedules.stream import Mark
 from layerline.schedules.stream_costs import StreamCosts
 from layerline.schedules.stream_simulate import Floats
@@ -37,11 +36,6 @@ class Replicated:
     name: str = SCHEDULE
     ahead: int = 2
     """Steps that a node may be ahead of another, at most."""
-
-    @property
-    def reach(self) -> Reach:
-        """Every copy learns from its own loss."""
-        return Reach(self.nodes, 1)
 
     @property
     def owned(self) -> tuple[range, ...]:

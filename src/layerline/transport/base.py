@@ -57,12 +57,6 @@ class Transport(ABC):
         self._ends = {node: Endpoint(self, node) for node, place in enumerate(placement) if place == rank}
 
     @final
-    @property
-    def nodes(self) -> list[int]:
-        """The nodes of this process."""
-        return list(self._ends)
-
-    @final
     def at(self, node: int) -> Endpoint:
         """A node's end. The node must live in this process."""
         return self._ends[node]
@@ -214,10 +208,6 @@ class Endpoint:
             parts.setdefault(int(to), {})[name] = tensor
         for node, part in parts.items():
             self._link(node).load(part)
-
-    def close(self) -> None:
-        """Close the whole process's transport."""
-        self.transport.close()
 
     def _link(self, to: int) -> Outgoing:
         return self._links.setdefault(to, Outgoing(self.node, to, self.transport.codec))

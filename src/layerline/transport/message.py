@@ -34,6 +34,10 @@ ALIGN = 8
 LARGEST = 2**37
 """Bytes of a body, at most: what a damaged length may not ask of the memory."""
 
+IN_STREAMS = frozenset({"activations", "gradients", "turn", "followed", "parcel", "mark", "enough", "record", "final"})
+"""What travels in streams only: of a row; a minibatch between blocks that run freely; that a snapshot is cut here; that
+no more is wanted; at the end, a node's events and a finished block."""
+
 _MAGIC = b"layerlin"
 _LAYOUT = struct.Struct("<8sHHI32siiqii16sQIIQII")
 HEADER_BYTES = _LAYOUT.size
@@ -50,14 +54,15 @@ class Key:
     row: int
     """The row of the plan that made it."""
     carries: str
-    """What of it: `state`, `weights`, `outputs` or `labels`; at most 16 letters."""
+    """What of it, at most 16 letters: `state`, `weights`, `outputs` or `labels`, or one of `IN_STREAMS`."""
     stage: int
     """The row's stage, from 0."""
     chapter: int
-    """The row's chapter, from 0."""
+    """The row's chapter, in a stream its step, from 0."""
 
     def __str__(self) -> str:
-        return f"the {self.carries} of block {self.stage + 1} in chapter {self.chapter + 1} (row {self.row})"
+        when = "step" if self.carries in IN_STREAMS else "chapter"
+        return f"the {self.carries} of block {self.stage + 1} in {when} {self.chapter + 1:,} (row {self.row:,})"
 
 
 class Kind(IntEnum):

@@ -2,7 +2,8 @@
 
 Two processes are connected where the plan has an edge between their nodes: a group of two for each such pair, under a
 name with the generation of the start, so that what a killed process left in the store is nobody's peer. Tensors on a
-GPU are brought to the host first: a block crosses once a chapter, and a copy to the host is cheap beside that.
+GPU are brought to the host first: cheap beside a chapter, in which a block crosses once; in a stream it is part of
+every step.
 """
 
 from __future__ import annotations

@@ -59,6 +59,6 @@ def test_a_buffer_of_indices_is_small() -> None:
         buffer = ReplayBuffer(5)
         for step in range(7):
             buffer.put(step, receiver.accept(sender.encode(torch.randn(32, 64, 8, 8))))
-        sizes.append(buffer.nbytes)
+        sizes.append(sum(tensor.nbytes for parcel in buffer.parcels for tensor in parcel.values()))
     assert sizes[0] == 5 * 32 * 64 * 8 * 8 * 4
     assert sizes[0] / sizes[1] > 31.9, "32 but for the version and the shape of each minibatch"

@@ -30,10 +30,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         print_json(values)
         return
-    for readout, bits in values.get("bits_per_character", {}).items():
-        print(f"{readout}: {bits:.4f} bits per character")
     what = "windows of the validation split" if "bits_per_character" in values else "test examples"
     print(f"{values['dataset']}, {values['examples']:,} {what}")
+    for readout, bits in values.get("bits_per_character", {}).items():
+        print(f"  {readout}: {bits:.4f} bits per character")
     width = max(map(len, values["readouts"]))
     for number, (readout, accuracy) in enumerate(values["readouts"].items()):
         print(f"  {readout:{width}}  {100 * accuracy:6.2f} %{'  (the readout of the run)' if number == 0 else ''}")

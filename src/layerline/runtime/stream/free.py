@@ -15,7 +15,7 @@ in the data, draws by a block's own steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -45,6 +45,9 @@ class FreeTrainer(StreamTrainer):
         self._numbers, self._origins = order.number, order.origins
         self._waiting: dict[tuple[int, int], Parcel] = {}
         self._own = [OwnSteps(stage, self.feed, self.device) for stage in self.stages]
+
+    def _summed(self) -> Iterable[int]:
+        return ()  # every block's own steps keep its numbers
 
     @property
     def steps(self) -> int:

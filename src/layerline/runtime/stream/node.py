@@ -18,6 +18,7 @@ from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
+from layerline.runtime.stream.sums import Sums
 from layerline.runtime.training import below, take_over
 from layerline.transport.boundary import Parcel
 from layerline.transport.message import SAME_RUN
@@ -78,8 +79,7 @@ class StreamNode:
         self.blocks, self.feed, self._whole = blocks, feed, model
         self.device = device = model.device
         self.stages = {index: stage_of(model, index) for index in blocks}
-        self._losses = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
-        self._right = {block: torch.zeros((), dtype=torch.float64, device=device) for block in self._judged(model)}
+        self._sums = {block: Sums(block, device) for block in self._judged(model)}
         every = coded(model, device) if every is None else every
         self._inlets = {block: every[block - 1] for block in blocks if block and every}
         self._outlets = {block: every[block] for block in blocks if block < len(every)}
@@ -136,12 +136,11 @@ class StreamNode:
 
     def record(self, block: int, value: Tensor, right: Tensor, labels: Tensor) -> None:
         """Note a microbatch's mean loss at a block, and how many of its answers were right."""
-        self._losses[block] += value * len(labels)
-        self._right[block] += right * len(labels) / labels.numel()
+        self._sums[block].add(value, right, labels)
 
     def sums(self) -> list[Tensor]:
         """What was recorded since the epoch began."""
-        return [*self._losses.values(), *self._right.values()]
+        return [total for sums in self._sums.values() for total in sums.tensors().values()]
 
     def update(self, block: int, step: int) -> None:
         """A block follows the gradients of the minibatch, and heads here that are made of its weights follow it."""
@@ -166,17 +165,7 @@ class StreamNode:
     def end_epoch(self, step: int) -> list[Row]:
         """The numbers of the epoch that ends with a step."""
         epoch, examples = self.feed.place(step)[0] + 1, self.feed.examples(step)
-        rows = [
-            Row(
-                epoch=epoch,
-                block=str(block + 1),
-                loss=loss.item() / examples,
-                accuracy=self._right[block].item() / examples,
-            )
-            for block, loss in self._losses.items()
-        ]
-        for tensor in self.sums():
-            tensor.zero_()
+        rows = [sums.row(epoch, examples) for sums in self._sums.values()]
         self.noted.rows += rows
         return rows
 
@@ -200,8 +189,9 @@ class StreamNode:
 
     def _fixed(self) -> dict[str, Tensor]:
         """What has the same names and sizes at every step."""
-        named = {f"losses.{block}": tensor for block, tensor in self._losses.items()}
-        named |= {f"right.{block}": tensor for block, tensor in self._right.items()}
+        named = {
+            f"{block}.{name}": total for block, sums in self._sums.items() for name, total in sums.tensors().items()
+        }
         for block, stage in self.stages.items():
             named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
         for block, outlet in self._outlets.items():

@@ -14,6 +14,7 @@ from torch import Tensor
 from layerline.events import Row
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.stage import Stage
+from layerline.runtime.stream.sums import Sums
 
 
 class OwnSteps:
@@ -21,7 +22,7 @@ class OwnSteps:
 
     def __init__(self, stage: Stage, feed: Feed, device: torch.device) -> None:
         self.stage, self.feed = stage, feed
-        self._losses, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        self._sums = Sums(stage.index, device)
         self._examples = torch.zeros((), dtype=torch.int64)
         self._furthest = torch.tensor(-1)
 
@@ -51,8 +52,7 @@ class OwnSteps:
             outputs.append(self.stage.forward(part, x_part, self.feed.seed(self.stage.index, number, part)))
             _, record = self.stage.backward(part, targets, [], len(targets) / len(labels))
             assert record is not None
-            self._losses += record[0] * len(targets)
-            self._right += record[1] * len(targets) / targets.numel()
+            self._sums.add(*record, targets)
         self.stage.update(self.feed.lr(origin))
         self._examples += len(labels)
         before = self.epochs
@@ -62,21 +62,9 @@ class OwnSteps:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs beside the stage, by name."""
-        return {
-            "losses": self._losses,
-            "right": self._right,
-            "examples": self._examples,
-            "furthest": self._furthest,
-        }
+        return self._sums.tensors() | {"examples": self._examples, "furthest": self._furthest}
 
     def _end_epoch(self) -> Row:
-        examples = int(self._examples)
-        row = Row(
-            epoch=self.epochs,
-            block=str(self.stage.index + 1),
-            loss=self._losses.item() / examples,
-            accuracy=self._right.item() / examples,
-        )
-        for total in (self._losses, self._right, self._examples):
-            total.zero_()
+        row = self._sums.row(self.epochs, int(self._examples))
+        self._examples.zero_()
         return row

@@ -36,11 +36,6 @@ class ReplayBuffer:
         """All it holds, the oldest first."""
         return [self._parcels[place.step] for place in self._ring.places]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of what it holds."""
-        return sum(tensor.nbytes for parcel in self.parcels for tensor in parcel.values())
-
     def tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs, by name: `ring` is int64 [held, 2], step and number of the next use."""
         ring = torch.tensor([(place.step, place.uses) for place in self._ring.places], dtype=torch.int64)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from layerline.schedules.pattern import Step
 from layerline.schedules.plan import Action, Carries
-from layerline.schedules.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def node_of(row: PatternRow) -> int:
     return row.step.node
 
 
-def rows_of(stream: Stream, pattern: list[Step]) -> Iterator[PatternRow]:
+def rows_of(pattern: list[Step]) -> Iterator[PatternRow]:
     """The rows of a step with what they take from others and what they send."""
     rows = [PatternRow(number, step) for number, step in enumerate(pattern)]
     for row in rows:

@@ -12,18 +12,18 @@ and adds up, is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from layerline.data.text_set import AnySet
-from layerline.events import EpochDone, Event, Minibatch, Row
+from layerline.events import EpochDone, Event, Minibatch
 from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import stage_of
+from layerline.runtime.stream.sums import Sums
 from layerline.runtime.training import BaseTrainer, Cursor, take_over
 from layerline.stream_run import StreamRun
 
@@ -42,8 +42,7 @@ class StreamTrainer(BaseTrainer):
         self.crossings = crossings(model, self.device)
         model.share()
         self.cursor = Cursor()
-        self._losses = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
-        self._right = torch.zeros(len(self.stages), dtype=torch.float64, device=self.device)
+        self._sums = {block: Sums(block, self.device) for block in self._summed()}
 
     @property
     def steps(self) -> int:
@@ -76,7 +75,9 @@ class StreamTrainer(BaseTrainer):
                 yield self._end_epoch(epoch, self.feed.examples(epoch * self.batches + last - 1))
 
     def tensors(self) -> dict[str, Tensor]:
-        named = {"losses": self._losses, "right": self._right}
+        named = {
+            f"{block}.{name}": total for block, sums in self._sums.items() for name, total in sums.tensors().items()
+        }
         for stage in self.stages:
             named |= {f"{stage.index}.{name}": tensor for name, tensor in stage.tensors().items()}
         for crossing in self.crossings:
@@ -97,7 +98,7 @@ class StreamTrainer(BaseTrainer):
 
     def _learn(self, step: int) -> None:
         feed, stages = self.feed, self.stages
-        for part, indices in enumerate(feed.parts(step)):
+        for part in range(len(feed.parts(step))):
             x, labels = feed.inputs(step, part), feed.labels(step, part)
             for stage in stages:  # 1
                 x = stage.forward(part, x, feed.seed(stage.index, step, part))
@@ -107,8 +108,7 @@ class StreamTrainer(BaseTrainer):
             for stage in reversed(stages):  # 2
                 gradients, record = stage.backward(part, labels, gradients, feed.share(step, part))
                 if record is not None:
-                    self._losses[stage.index] += record[0] * len(indices)
-                    self._right[stage.index] += record[1] * len(indices) / labels.numel()
+                    self._sums[stage.index].add(*record, labels)
         for stage in stages:  # 3
             stage.update(feed.lr(step))
         self.model.follow()
@@ -121,15 +121,8 @@ class StreamTrainer(BaseTrainer):
         return crossing.open(parcel)
 
     def _end_epoch(self, epoch: int, examples: int) -> EpochDone:
-        rows = [
-            Row(
-                epoch=epoch + 1,
-                block=str(block + 1),
-                loss=self._losses[block].item() / examples,
-                accuracy=self._right[block].item() / examples,
-            )
-            for block in self.model.reach.losses
-        ]
-        self._losses.zero_()
-        self._right.zero_()
-        return EpochDone(epoch + 1, rows)
+        return EpochDone(epoch + 1, [sums.row(epoch + 1, examples) for sums in self._sums.values()])
+
+    def _summed(self) -> Iterable[int]:
+        """The blocks whose numbers are added up here."""
+        return self.model.reach.losses

@@ -87,7 +87,7 @@ class StreamWorker:
         self._patience = Patience(stop, lead=min(nodes) * (stream.ahead + 1))
         self._pattern = stream.pattern()
         self._recorded = frozenset(recorded_steps(feed.steps, len(self._pattern)))
-        self._rows = [row for row in rows_of(stream, self._pattern) if row.step.node in nodes]
+        self._rows = [row for row in rows_of(self._pattern) if row.step.node in nodes]
         self._values: dict[int, Parcel] = {}
         self._marks: dict[int, int] = {}
         self._began = time.monotonic()
