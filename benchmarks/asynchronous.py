@@ -133,28 +133,34 @@ def lines(wanted: Sequence[Cell], results: Results) -> list[list[str]]:
 
 
 def plot(wanted: Sequence[Cell], results: Results, path: Path) -> None:
-    """Accuracy against the slow-down, a line for each pace and M; in step as a dashed line."""
+    """Accuracy against the slow-down, a line for each pace and M, thinner ones for each slow block; in step dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     found = by_row(wanted, results)
-    curves: dict[str, list[tuple[float, list[float]]]] = {}
-    for row, there in found.items():
-        way, marked, factor = row.partition(", × ")
-        if marked and there:
-            curves.setdefault(way, []).append((float(factor), [accuracy(result) for result in there]))
+    curves: dict[str, dict[int, dict[float, list[float]]]] = {}  # by way, slow block (0: any) and factor
+    for cell in wanted:
+        way, marked, factor = cell.row.partition(", × ")
+        result = results.find(cell) if marked else None
+        if result is None:
+            continue
+        for block in {0, cell.slow}:
+            points = curves.setdefault(way, {}).setdefault(block, {})
+            points.setdefault(float(factor), []).append(accuracy(result))
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for way, points in curves.items():
-        at = [factor for factor, _ in points]
-        (line,) = axes.plot(at, [statistics.mean(right) for _, right in points], marker="o", label=way)
-        low, high = ([of(right) for _, right in points] for of in (min, max))
-        axes.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for number, (way, by_block) in enumerate(curves.items()):
+        for block, points in sorted(by_block.items()):
+            at, means = list(points), [statistics.mean(right) for right in points.values()]
+            thin = {"linewidth": 0.8, "linestyle": ":", "alpha": 0.8} if block else {"marker": "o", "label": way}
+            axes.plot(at, means, color=f"C{number}", **thin)
+            if block:
+                axes.annotate(f" {block}", (at[-1], means[-1]), va="center", color=f"C{number}")
     if found[IN_STEP]:
         mean = statistics.mean(map(accuracy, found[IN_STEP]))
         axes.axhline(mean, color="black", linestyle="--", linewidth=1, label=IN_STEP)
-    axes.set(xlabel="time of one block's step over that of the others", ylabel="accuracy in %")
+    axes.set(xlabel="time of one block's step over that of the others (dotted: which block)", ylabel="accuracy in %")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
