@@ -4,15 +4,20 @@
     python benchmarks/accuracy.py ff-mnist --precision 32-true          any flag of `layerline train` after the presets
     python benchmarks/accuracy.py ff-cifar10 --seeds 0 --validation --eval-every 1 --plot curve.svg
     python benchmarks/accuracy.py runs/ff-cifar10/* --plot curve.svg    folders of finished runs: nothing is trained
+    python benchmarks/accuracy.py runs/dgl-cifar10/* --training --plot curve.svg     of folders; see below
 
 With --validation the test set stays unread and the accuracy is that of the held-out end of the training set; with
 --eval-every N the accuracy after every N epochs is kept, and --plot draws it against training seconds (needs the extra
-`report`). Every run goes through the command line, in a process of its own.
+`report`). With --training it draws how right the last block was while it learned, epoch by epoch, which every run
+folder has (`metrics.csv`), also of runs that looked at no held-out data before their end.
+
+Every run goes through the command line, in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -57,12 +62,35 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
+def plot_training(folders: list[str], path: Path) -> None:
+    """Accuracy of the last block on what it learned from, epoch by epoch, one line per run folder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for folder in map(Path, folders):
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["block"].isdigit()]
+        last = max(int(row["block"]) for row in rows)
+        points = [(int(row["epoch"]), 100 * float(row["accuracy"])) for row in rows if int(row["block"]) == last]
+        label = f"{result['preset']}, seed {result['seed']}: {points[-1][1]:.1f} %, held out {held_out(result):.2f} %"
+        axes.plot(*zip(*points, strict=True), label=label)
+    axes.set(xlabel="epoch", ylabel="accuracy on training examples in %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path)
+
+
 def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("presets", nargs="+", help="Presets, or folders of finished runs.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--training", action="store_true", help="Draw training examples; of run folders.")
     arguments, flags = parser.parse_known_args()
     table = Table(title=" ".join(["accuracy and training time", *flags]))
     for column in ("preset", "seed", "accuracy %", "readouts %", "training s", "threads", "weights"):
@@ -81,7 +109,9 @@ def main() -> None:
             runs[0]["preset"], "mean", f"{mean:.2f}", "", f"{seconds:.1f}", "", "", style="bold", end_section=True
         )
     Console().print(table)
-    if arguments.plot:
+    if arguments.plot and arguments.training:
+        plot_training(arguments.presets, arguments.plot)
+    elif arguments.plot:
         plot(results, arguments.plot)
 
 
