@@ -101,6 +101,8 @@ def _make_schedule_possible(table: Table) -> None:
         schedule.pop("delay", None)
     if not schedule.get("average"):
         schedule.pop("mean", None)
+    if not table.get("augment", {}).get("shift"):
+        table.get("augment", {}).pop("fill", None)
 
 
 def _words(table: Table, path: str = "") -> list[str]:

@@ -166,14 +166,14 @@ def test_an_order_comes_back_from_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "why"),
     [
-        ([(0, 0), (2, 0)], "no block 2"),
+        ([(0, 0), (2, 0)], "no block 3"),
         ([(0, 0), (1, 1)], "not made yet"),
         ([(1, 0), (0, 0)], "not made yet"),
         ([(0, 0), (1, -1)], "not made yet"),
         ([(0, 0), (0, 0)], "first block reads"),
-        ([(0, 0), (1, 0), (0, 1)], "block 1 comes to minibatch 1 of the data, this run has 2"),
-        ([(0, 0), (0, 1), (1, 1), (1, 0)], "block 1 goes on after the last minibatch"),
-        ([(0, 0), (0, 1), (1, 1), (0, 2)], "block 0 comes to minibatch 3 of the data, this run has 2"),
+        ([(0, 0), (1, 0), (0, 1)], "block 2 comes to minibatch 1 of the data, this run has 2"),
+        ([(0, 0), (0, 1), (1, 1), (1, 0)], "block 2 goes on after the last minibatch"),
+        ([(0, 0), (0, 1), (1, 1), (0, 2)], "block 1 comes to minibatch 3 of the data, this run has 2"),
     ],
 )
 def test_what_no_blocks_can_do_is_refused(events: Events, why: str, tmp_path: Path) -> None:
