@@ -109,6 +109,16 @@ def test_measuring_where_to_cut_leaves_it_as_it_was() -> None:
     assert torch.equal(own[1].running_mean, again[1].running_mean)  # type: ignore[arg-type]
 
 
+def test_a_layer_that_comes_twice_is_in_one_block() -> None:
+    twice = nn.Linear(64, 64)
+    own = nn.Sequential(nn.Flatten(), twice, nn.ReLU(), twice, nn.ReLU(), nn.Linear(64, 3))
+    before = twice.weight.detach().clone()
+    result = layerline.train(run_of(), data=DATA, network=own)
+    assert isinstance(result.model, StreamModel)
+    assert len(result.model.blocks) == 1
+    assert not torch.equal(twice.weight, before)
+
+
 def test_what_cannot_be_trained_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ends with outputs of the shape \[5\], and there are 3 classes"):
         layerline.train(run_of(), data=DATA, network=network(classes=5))
@@ -116,6 +126,11 @@ def test_what_cannot_be_trained_so(capsys: pytest.CaptureFixture[str], tmp_path:
         layerline.train(run_of(), data=DATA, network=nn.Linear(3, 3))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="block 1 of 3: the head 'unembedding' does not fit"):
         layerline.train(run_of(head={"kind": "unembedding"}), data=DATA, network=network())
+    shared = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+    with pytest.raises(UsageError, match="blocks 1 and 2 share a parameter"):
+        layerline.train(run_of(), data=DATA, network=[shared, nn.Sequential(*shared, nn.Linear(64, 3))])
+    with pytest.raises(UsageError, match="block 1 has no parameters to train"):
+        layerline.train(run_of(), data=DATA, network=[nn.Flatten(), nn.Linear(64, 3)])
     with pytest.raises(UsageError, match="other processes cannot be handed data or modules"):
         layerline.train(run_of(nodes=2), data=DATA, network=network(), processes=2, out_dir=tmp_path / "run")
     plain = {"network": {"kind": "conv", "widths": [4, 4], "classifier": "linear"}}

@@ -145,6 +145,16 @@ def test_counting_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_a_layer_that_comes_twice_keeps_its_numbers() -> None:
+    """They stayed on the device "meta" once, and the network's first step failed with an error of PyTorch's."""
+    twice, tied = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    tied.weight = twice.weight
+    network = nn.Sequential(twice, nn.ReLU(), twice, tied)
+    assert layer_costs([network], (4,))[0].macs == 3 * 16
+    assert {p.device.type for p in network.parameters()} == {"cpu"}
+    assert tied.weight is twice.weight
+
+
 def test_what_cannot_be_counted() -> None:
     with pytest.raises(UsageError, match=r"layer 1 \(Linear\) does not take what reaches it, shape \(1, 9\)"):
         layer_costs([nn.Flatten(), nn.Linear(4, 4)], (3, 3))

@@ -75,11 +75,11 @@ def layer_costs(
     inputs = torch.empty(1, *input_shape, dtype=dtype, device="meta")
     for index, layer in enumerate(layers):
         _refuse_lazy(index, layer)
-        numberless = {name: t.to("meta") for name, t in chain(layer.named_parameters(), layer.named_buffers())}
         counter = FlopCounterMode(display=False)
         try:
             with predicting(layer), torch.no_grad(), torch.device("meta"), counter:
-                outputs = functional_call(layer, numberless, (inputs,))
+                # Ties as they are: PyTorch would leave a module that comes twice without its numbers.
+                outputs = functional_call(layer, _numberless(layer), (inputs,), tie_weights=False)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise _does_not_take(index, layer, inputs, error, "check the shapes of the layers") from error
         if not isinstance(outputs, Tensor):
@@ -95,6 +95,15 @@ def layer_costs(
         )
         inputs = outputs
     return tuple(costs)
+
+
+def _numberless(layer: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by its name, on the device "meta"; those of a module that comes twice once."""
+    return {
+        f"{prefix}.{name}" if prefix else name: tensor.to("meta")
+        for prefix, module in layer.named_modules()
+        for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+    }
 
 
 def layer_seconds(sequential: nn.Sequential, sample: Tensor, *, repeats: int = 5) -> tuple[float, ...]:

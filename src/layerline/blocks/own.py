@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -29,3 +29,20 @@ def blocks_of(network: OwnNetwork | None) -> list[nn.Module] | None:
     if network is None:
         return None
     return split_each(network) if isinstance(network, nn.Sequential) else modules_of(network)
+
+
+def require_own_parameters(blocks: Iterable[nn.Module]) -> None:
+    """UsageError for a block that has no parameters to train, or trains those of another."""
+    owner: dict[int, int] = {}
+    for number, block in enumerate(blocks, start=1):
+        trained = [p for p in block.parameters() if p.requires_grad]
+        if not trained:
+            raise UsageError(
+                f"block {number} has no parameters to train", hint="join it to a neighbour: layerline.split_each(...)"
+            )
+        for parameter in trained:
+            if owner.setdefault(id(parameter), number) != number:
+                raise UsageError(
+                    f"blocks {owner[id(parameter)]} and {number} share a parameter: both would train it",
+                    hint="join the two blocks, or give each parameters of its own",
+                )

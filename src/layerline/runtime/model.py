@@ -12,9 +12,10 @@ from layerline.blocks.encoder import Encoder
 from layerline.blocks.head import LinearHead
 from layerline.blocks.linear import LinearReLU
 from layerline.blocks.network import Network, predicting
+from layerline.blocks.own import require_own_parameters
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
-from layerline.errors import DataError, UsageError
+from layerline.errors import DataError
 from layerline.objectives.cross_entropy import BaseCrossEntropy
 from layerline.objectives.forward_forward import ForwardForward
 from layerline.readouts.readouts import AllHeads, BaseReadout, Goodness, LastHead, Softmax
@@ -160,18 +161,7 @@ def build_network(run: Run, input_shape: tuple[int, ...], own: Sequence[nn.Modul
 def _check_blocks(run: Run, built: Network) -> None:
     """UsageError for blocks, perhaps of one's own, that cannot be trained or read as the run says."""
     something_to_read(run, len(built.blocks))
-    owner: dict[int, int] = {}
-    for number, block in enumerate(built.blocks, start=1):
-        if not any(p.requires_grad for p in block.parameters()):
-            raise UsageError(
-                f"block {number} has no parameters to train", hint="join it to a neighbour: layerline.split_each(...)"
-            )
-        for parameter in block.parameters():
-            if parameter.requires_grad and owner.setdefault(id(parameter), number) != number:
-                raise UsageError(
-                    f"blocks {owner[id(parameter)]} and {number} share a parameter: both would train it",
-                    hint="join the two blocks, or give each parameters of its own",
-                )
+    require_own_parameters(built.blocks)
 
 
 def _starts_flat(network: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:

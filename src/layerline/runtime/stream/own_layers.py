@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from layerline.blocks.architecture import OwnLayers
-from layerline.blocks.own import OwnNetwork, modules_of
+from layerline.blocks.own import OwnNetwork, modules_of, require_own_parameters
 from layerline.errors import UsageError
 from layerline.stream_run import StreamRun
 
@@ -33,6 +33,7 @@ def stream_blocks(
     layers = layers_of(run, shape, classes, own)
     if own is None or isinstance(own, nn.Sequential):
         return run.cut.split(layers, sample)
+    require_own_parameters(layers)
     return [layer if type(layer) is nn.Sequential else nn.Sequential(layer) for layer in layers]
 
 
