@@ -68,7 +68,7 @@ class Async(BaseTiming):
     @classmethod
     def _positive(cls, slowdowns: tuple[float, ...]) -> tuple[float, ...]:
         if any(slowdown <= 0 for slowdown in slowdowns):
-            raise ValueError("a step that takes no time")
+            raise ValueError("every number should be greater than 0")
         return slowdowns
 
     def order(self, blocks: int, steps: int, seed: int) -> Order:

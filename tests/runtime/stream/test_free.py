@@ -222,7 +222,7 @@ def test_the_run_folder_says_what_crossed_and_goes_on_only_with_its_order(tmp_pa
         ({"boundary": {"kind": "bf16"}, "reach": "all"}, "a gradient cannot go back"),
         ({"timing": {"kind": "async", "buffer": 0}}, "buffer"),
         ({"timing": {"kind": "async", "max_reuse": 0}}, "max_reuse|max-reuse"),
-        ({"timing": {"kind": "async", "slowdowns": [1, 0, 1]}}, "takes no time"),
+        ({"timing": {"kind": "async", "slowdowns": [1, 0, 1]}}, "every number should be greater than 0"),
         ({"timing": {"kind": "async", "slowdowns": [1, 2]}}, "2 number"),
         ({"timing": {"kind": "recorded", "order_file": "nowhere.npy"}}, "cannot read .*nowhere.npy"),
         ({"boundary": {"kind": "vq", "codes": 1}}, "codes"),
