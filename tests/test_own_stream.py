@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import nn
 import layerline
 from layerline import StreamRun, UsageError
 from layerline.cli.main import main
-from layerline.errors import Stopped
+from layerline.errors import CheckpointError, Stopped
 from layerline.events import Event, Minibatch
 from layerline.runtime.stop import Stop
 from layerline.runtime.stream.model import StreamModel
+from layerline.sets import load_set
 from small_runs import small_data
 
 DATA = small_data(count=37, classes=3, shape=(1, 8, 8))
@@ -143,3 +145,159 @@ def test_what_cannot_be_trained_so(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "modules of your own, which no file describes" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"layer 0 .* does not take what reaches it, shape \(1, 1, 8, 8\)"):
         layerline.train(run_of(), data=DATA, network=nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 3)))
+
+
+class _Residual(nn.Module):
+    """Before its activation, which works in place."""
+
+    def __init__(self, width: int, *, inplace: bool) -> None:
+        super().__init__()
+        self.first, self.norm = nn.LeakyReLU(0.5, inplace=inplace), nn.BatchNorm2d(width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        found: torch.Tensor = x + self.conv(self.norm(x))
+        return found
+
+
+def blocks_in_place(*, inplace: bool) -> list[nn.Module]:
+    torch.manual_seed(1)
+    ends = [nn.LeakyReLU(0.5, inplace=inplace), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)]
+    return [nn.Conv2d(1, 4, 3, padding=1), _Residual(4, inplace=inplace), nn.Sequential(*ends)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"nodes": 3},
+        {"reach": 2},
+        {"reach": "all"},
+        {"timing": {"kind": "async", "slowdowns": [3, 1, 1], "buffer": 2}},
+    ],
+    ids=["local", "nodes", "reach-2", "reach-all", "async"],
+)
+def test_a_block_may_begin_in_place(settings: dict[str, Any]) -> None:
+    """It overwrote what the head of the block before learned from, and what lay in replay buffers; with a longer reach
+    PyTorch refused."""
+    runs = [
+        layerline.train(run_of(**settings), data=DATA, network=blocks_in_place(inplace=inplace))
+        for inplace in (False, True)
+    ]
+    assert runs[0].values["weights_sha256"] == runs[1].values["weights_sha256"]
+    model, inputs = runs[1].model, DATA.train.inputs[:4].clone()
+    assert torch.equal(model.predict(inputs), runs[0].model.predict(inputs))
+
+
+class _View(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(len(x), -1)
+
+
+def test_views_and_convolutions_of_volumes_get_the_layout_they_want() -> None:
+    """Images lie channels last for the others, which `view` after a convolution and 5-D weights know nothing of."""
+    viewed = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3), _View(), nn.Linear(144, 3))
+    for reach in (1, "all"):
+        result = layerline.train(run_of(reach=reach), data=DATA, network=viewed)
+    assert isinstance(result.model, StreamModel)
+    assert result.model.layout == torch.contiguous_format
+    volumes = [nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3)), nn.Flatten(), nn.Linear(72, 3)]
+    layerline.train(run_of(), data=DATA, network=nn.Sequential(*volumes))
+    result = layerline.train(run_of(), data=DATA, network=network())
+    assert isinstance(result.model, StreamModel)
+    assert result.model.layout == torch.channels_last
+
+
+class _Skip(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return found + 1
+
+
+class _WithState(nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+class _Shift(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = torch.ones(64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.by
+
+
+@pytest.mark.parametrize(
+    ("own", "settings", "why"),
+    [
+        (_Skip(nn.Flatten(), nn.Linear(64, 3)), {}, "its own `forward` may do more than run its layers"),
+        (nn.Sequential(), {}, "has no layers"),
+        ([nn.Sequential(nn.Flatten(), _WithState(64, 3))], {}, "block 1 keeps 1._extra_state in its state"),
+        ([nn.Linear(8, 8), nn.Linear(8, 3)], {"cut": {"kind": "count"}}, "a list of modules is blocks already"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(9, 3)),
+            {},
+            r"block 1: layer 2 \(Linear\) does not take(.|\n)*check the shapes",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3).double()), {}, r"float64(.|\n)*network.float\(\)"),
+        (
+            [nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 3)), nn.Sequential(nn.Flatten(), nn.Linear(4 * 62, 3))],
+            {"head": {"kind": "unembedding"}},
+            "block 1: the head 'unembedding' scores every row of outputs .4, 62., and an example has one label",
+        ),
+        (nn.Sequential(nn.Flatten(), _Shift(), nn.Linear(64, 3)), {}, "keep constants in buffers"),
+    ],
+)
+def test_what_no_stream_can_be_made_of(
+    own: nn.Sequential | list[nn.Module], settings: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        layerline.train(run_of(**settings), data=DATA, network=own)
+
+
+def test_a_text_is_not_for_modules_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be, that is the question. " * 40)
+    run = StreamRun.from_dict(
+        {"dataset": str(tmp_path / "text.txt"), "network": {"kind": "transformer", "context": 16}}
+    )
+    with pytest.raises(UsageError, match="learn from labelled examples, and this is a text"):
+        layerline.train(run_of(), data=load_set(run), network=nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 20)))
+
+
+def test_another_network_than_the_one_that_was_trained_is_named(tmp_path: Path) -> None:
+    layerline.train(run_of(epochs=1), data=DATA, network=network(), out_dir=tmp_path / "run")
+    other = nn.Sequential(*list(network())[:-1], nn.Linear(6 * 8 * 8, 3, bias=False))
+    with pytest.raises(CheckpointError, match=r"does not fit the modules that were handed in: .*bias"):
+        layerline.load(tmp_path / "run", network=other)
+
+
+def test_who_was_stopped_is_told_to_hand_in_the_same_again(tmp_path: Path) -> None:
+    """The hint was a command line, which has neither the data nor the modules."""
+    stop = Stop()
+
+    def interrupt(event: Event) -> None:
+        stop.exit_status = 130
+
+    with pytest.raises(Stopped, match=r'layerline.resume\(".*run", data=…, network=…\)'):
+        layerline.train(run_of(), data=DATA, network=network(), out_dir=tmp_path / "run", listener=interrupt, stop=stop)
+
+
+def test_a_set_of_ones_own_is_not_taken_for_the_published_one_of_its_name(tmp_path: Path) -> None:
+    """Other processes, and who evaluated the run later, read the published set in its place."""
+    mine = replace(DATA, name="digits")
+    run = run_of(network={"kind": "conv", "widths": [4, 4], "classifier": "linear"}, nodes=2)
+    with pytest.raises(UsageError, match="other processes cannot be handed data or modules"):
+        layerline.train(run, data=mine, processes=2, out_dir=tmp_path / "processes")
+    result = layerline.train(run, data=mine, out_dir=tmp_path / "run")
+    assert result.values["dataset"] == "digits (handed in)"
+    with pytest.raises(UsageError, match=r"no data set 'digits \(handed in\)'(.|\n)*handed in again: data="):
+        layerline.evaluate(tmp_path / "run")
+    assert layerline.evaluate(tmp_path / "run", data=mine)["test_accuracy"] == result.test_accuracy
+    assert DATA.test is not None
+    model = layerline.load(tmp_path / "run")
+    assert torch.equal(model.predict(DATA.test.inputs.numpy()), model.predict(DATA.test.inputs))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from layerline.data.dataset import Dataset
 from layerline.data.own import path_of, renumber
 from layerline.data.text import Vocabulary
 from layerline.data.text_set import AnySet, TextSet
-from layerline.errors import UsageError
+from layerline.errors import Stopped, UsageError
 from layerline.events import Listener, Row, silent
 from layerline.jobs import device_of, prepare
 from layerline.planned import Outcome
@@ -32,7 +32,7 @@ from layerline.runtime.stream.timed_cut import settled_cut_for
 from layerline.runtime.threads import compute_threads
 from layerline.sets import load_set
 from layerline.stream_run import StreamRun
-from layerline.team import Engine, Team, begun_with, create_folder
+from layerline.team import Engine, Job, Team, begun_with, create_folder
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def train(
         require_tensorboard()
         if out_dir is None:
             raise UsageError("TensorBoard's files go to the run folder, but there is none", hint="give out_dir")
-    team = Team(processes, restarts, show, engine)
+    team, data = Team(processes, restarts, show, engine), _named_apart(data)
     run = _resolve(run, data, network is not None)
     if isinstance(run, StreamRun) and run.cuts_by_time:
         data = data or load_set(run, data_dir=data_dir)
         run = settled_cut_for(run, data, network)
     team.check(run, _is_own(data) or network is not None, out_dir is not None)
-    job, stop = prepare(run, data, network, data_dir, team), stop or Stop()
+    job, stop, again = prepare(run, data, network, data_dir, team), stop or Stop(), _handed_in(data, network)
     data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
     folder = create_folder(run, Path(out_dir)) if out_dir is not None else None
-    outcome = job.carry_out(folder, listener, stop, tensorboard)
+    outcome = _carried_out(job, folder, listener, stop, tensorboard, again)
     return Result(*_with_table(run, outcome, folder, data, data_dir, listener, stop))
 
 
@@ -122,11 +122,28 @@ def resume(
     team = Team(processes, restarts, show, engine or begun_with(folder))
     run = folder.run()
     team.check(run, _is_own(data) or network is not None, True)
-    stop = stop or Stop()
+    stop, again, data = stop or Stop(), _handed_in(data, network), _named_apart(data)
     job = None if lacks_only_table(run, folder) else prepare(run, data, network, data_dir, team)
     data = data if wants_table(run) and _is_own(data) else None  # the job has what this process needs of it
-    outcome = job.carry_out(folder, listener, stop, tensorboard) if job else finished(run, folder)
+    outcome = _carried_out(job, folder, listener, stop, tensorboard, again) if job else finished(run, folder)
     return Result(*_with_table(run, outcome, folder, data, data_dir, listener, stop))
+
+
+def _carried_out(
+    job: Job, folder: RunFolder | None, listener: Listener, stop: Stop, tensorboard: bool, again: list[str]
+) -> Outcome:
+    """The outcome; Stopped says how to go on. `again`: what has to be handed in once more then."""
+    try:
+        return job.carry_out(folder, listener, stop, tensorboard)
+    except Stopped as stopped:
+        if again and folder:
+            words = ", ".join([f'"{folder.path}"', *(f"{name}=…" for name in again)])
+            stopped.hint = f"go on with, in Python: layerline.resume({words})"
+        raise
+
+
+def _handed_in(data: AnySet | None, network: OwnNetwork | None) -> list[str]:
+    return ["data"] * _is_own(data) + ["network"] * (network is not None)
 
 
 def _with_table(
@@ -211,5 +228,20 @@ def _resolve(run: AnyRun, data: AnySet | None, own_network: bool) -> AnyRun:
 
 
 def _is_own(data: AnySet | None) -> bool:
-    """Whether a set cannot be read by its name."""
-    return data is not None and data.name not in (*dataset_names(), *TEXT_NAMES) and not Path(data.name).exists()
+    """Whether a set was handed in that cannot be read by its name."""
+    if data is None:
+        return False
+    if _has_known_name(data):
+        return isinstance(data, Dataset) and not data.published
+    return not Path(data.name).exists()
+
+
+def _has_known_name(data: AnySet) -> bool:
+    return data.name in (*dataset_names(), *TEXT_NAMES)
+
+
+def _named_apart(data: AnySet | None) -> AnySet | None:
+    """A set of one's own with the name of a published one gets another, lest that one is read in its place."""
+    if isinstance(data, Dataset) and _is_own(data) and _has_known_name(data):
+        return replace(data, name=f"{data.name} (handed in)")
+    return data

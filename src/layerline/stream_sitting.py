@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from layerline.data.text_set import TextSet
-from layerline.errors import CheckpointError, Stopped
+from layerline.errors import Stopped
 from layerline.events import EpochDone, Event, Listener, NodeStanding, Saved, Started, StreamStarts
 from layerline.events import Noted as Said
 from layerline.planned import Outcome
@@ -16,7 +16,7 @@ from layerline.reporting.gantt_run import MISSING
 from layerline.reporting.run_folder import RunFolder
 from layerline.results import bits_of, values_of
 from layerline.runtime.accounts import account
-from layerline.runtime.checkpoint import Progress
+from layerline.runtime.checkpoint import Progress, misfit
 from layerline.runtime.execute import refuse_divergence
 from layerline.runtime.judging import readouts_of
 from layerline.runtime.members import LONGEST_SECONDS
@@ -160,7 +160,7 @@ class Alone:
                 try:
                     node.load(tensors)
                 except (KeyError, RuntimeError) as error:
-                    raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
+                    raise misfit(error) from None
             self.snapshots.keep_only(number, self.start)
             self.latest[number] = self.start
 

@@ -72,6 +72,7 @@ _WRONG = [
         "train dgl-cifar10 --nodes 2 --codec int8 --first exact",
         "--first would change nothing: what travels in a stream",
     ),
+    ("train dgl-cifar10 --window 4", "--window would change nothing: there is one node"),
     ("train digits --fill reflect", "--fill would change nothing: nothing is shifted"),
     ("train dgl-cifar10 --shift 0 --fill black", "--fill would change nothing: nothing is shifted"),
     ("evaluate nowhere", "there is no model in nowhere"),

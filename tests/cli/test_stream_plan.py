@@ -112,6 +112,15 @@ def test_coded_outputs_are_counted_as_they_travel(layerline: Layerline, file: st
     assert plain == 2 * coarse == 8 * coded
 
 
+def test_int8_is_for_outputs_and_gradients_travel_in_bfloat16(layerline: Layerline, file: str) -> None:
+    """They were counted as int8, and slow links looked twice as fast on the way back."""
+    words = ("plan", file, "--reach", "2", "--precision", "32-true", "--format", "json")
+    plain, half, coarse = (
+        json.loads(layerline(*words, *more).out)["bytes"] for more in ((), ("--codec", "bf16"), ("--codec", "int8"))
+    )
+    assert (half / plain, coarse / plain) == (0.5, 0.375)
+
+
 def test_coding_is_measured_and_other_reaches_cannot_code(layerline: Layerline, file: str) -> None:
     words = ("plan", file, "--compare", "--measure", "--format", "json")
     plain, coded = (json.loads(layerline(*words, *more).out) for more in ((), ("--boundary", "int8")))

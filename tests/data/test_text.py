@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from layerline.data.sources import REMOTE_FILES
 from layerline.data.text import Text, Vocabulary, even_starts, load_text, window_count, windows
+from layerline.data.text_set import TextSet
 from layerline.errors import DataError, UsageError
 
 DATA = os.environ.get("LAYERLINE_DATA", "")
@@ -163,3 +164,22 @@ def test_real_tinyshakespeare() -> None:
     (file,) = REMOTE_FILES["tinyshakespeare"]
     content = (Path(DATA) / "tinyshakespeare" / file.name).read_bytes()
     assert hashlib.sha256(content).hexdigest() == file.sha256
+
+
+def test_bytes_write_as_many_characters_as_they_are_in_utf8_else_one_each() -> None:
+    """Latin-1 has whole letters among the bytes that in UTF-8 only go on."""
+    characters, small = "größe, ☃ und 𝄞" * 5, Vocabulary(None)
+    encoded = torch.tensor(list(characters.encode()))
+    assert small.written(encoded) == len(characters)
+    assert small.written(encoded[3:-2]) == len(characters) - 3  # begins after ö's first byte, ends inside 𝄞
+    latin = torch.tensor(list("«größe»".encode("latin-1")))
+    assert small.written(latin) == 7
+    assert Vocabulary("ab").written(torch.tensor([[0, 1], [1, 1]])) == 4
+
+
+def test_a_text_whose_last_tenth_is_too_short_says_so() -> None:
+    text = Text("own", torch.zeros(180, dtype=torch.uint8), torch.zeros(20, dtype=torch.uint8), Vocabulary("ab"))
+    with pytest.raises(
+        DataError, match="own: a validation part, the last tenth, of 20 tokens is too short"
+    ):
+        TextSet(text, 20, "own")

@@ -319,8 +319,8 @@ def test_local_learning_keeps_one_microbatch_however_many_there_are() -> None:
 def test_bytes_over_each_link() -> None:
     found = simulate_stream(stream(1, 3, 3, 2), costs(3, outputs=(8, 4, 2)), World(), 10)
     assert found.link_bytes() == {(0, 1): 10 * 2 * 8, (1, 2): 10 * 2 * 4}
-    found = simulate_stream(stream(2, 3, 3, 2), costs(3, outputs=(8, 4, 2)), World(codec=0.5), 10)
-    assert found.link_bytes() == {(0, 1): 80, (1, 2): 40, (1, 0): 80, (2, 1): 40}
+    found = simulate_stream(stream(2, 3, 3, 2), costs(3, outputs=(8, 4, 2)), World(codec=0.5, gradients=0.25), 10)
+    assert found.link_bytes() == {(0, 1): 80, (1, 2): 40, (1, 0): 40, (2, 1): 20}
 
 
 def test_the_formula_counts_what_the_reach_asks_for() -> None:

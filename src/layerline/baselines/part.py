@@ -36,7 +36,7 @@ class Part(nn.Module):
         self.numbers, self._feed, self._rows = numbers, feed, rows
         self.blocks = nn.ModuleList(model.blocks[number] for number in numbers)
         self._autocast = model.autocast
-        self._images = model.encoder.images
+        self._images = model.layout == torch.channels_last
 
     def forward(self, x: Tensor, at_12: Tensor) -> Tensor:
         """x [rows, …] to [rows, …]. `at_12`: step and microbatch."""

@@ -40,10 +40,10 @@ class ReplicaStep(MethodStep):
         part = Part(model, range(model.reach.blocks), feed, self._rows).train()
         self._copy: nn.Module = DistributedDataParallel(part)
         self._settle(part)
-        weights = sum(p.numel() * p.element_size() for p in part.parameters())
+        weights = sum(p.numel() * p.element_size() for p in _trained(part))
         self._ring = 2 * (run.nodes - 1) * weights // run.nodes
         self._latest = 0.0
-        for parameter in part.parameters():
+        for parameter in _trained(part):
             parameter.register_post_accumulate_grad_hook(self._noted)
 
     def _learn(self, step: int) -> None:
@@ -75,7 +75,7 @@ class ReplicaStep(MethodStep):
         with torch.enable_grad():
             scores = self._copy(padded([self.feed.inputs(0, 0)], self._rows, 1), torch.zeros(1, 2, dtype=torch.int64))
             scores.sum().backward()
-        for parameter in part.parameters():
+        for parameter in _trained(part):
             assert parameter.grad is not None
             parameter.grad.zero_()  # the memory that the update reads
         for name, buffer in part.named_buffers():
@@ -92,3 +92,7 @@ class ReplicaStep(MethodStep):
     def _noted(self, parameter: Tensor) -> None:
         """A gradient is there: what comes after the last one is waiting for the others."""
         self._latest = time.perf_counter()
+
+
+def _trained(part: Part) -> list[nn.Parameter]:
+    return [parameter for parameter in part.parameters() if parameter.requires_grad]

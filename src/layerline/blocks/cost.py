@@ -81,7 +81,7 @@ def layer_costs(
                 # Ties as they are: PyTorch would leave a module that comes twice without its numbers.
                 outputs = functional_call(layer, _numberless(layer), (inputs,), tie_weights=False)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise _does_not_take(index, layer, inputs, error, "check the shapes of the layers") from error
+            raise _does_not_take(index, layer, inputs, error, _what_to_do(error)) from error
         if not isinstance(outputs, Tensor):
             raise _no_tensor(index, layer, outputs, "Wrap it in a module that returns the tensor.")
         shape = tuple(outputs.shape[1:])
@@ -185,6 +185,15 @@ def _does_not_take(index: int, layer: nn.Module, inputs: Tensor, error: Exceptio
         f"shape {tuple(inputs.shape)}, dtype {inputs.dtype}: {error}",
         hint=hint,
     )
+
+
+def _what_to_do(error: Exception) -> str:
+    said = str(error)
+    if "meta" in said:  # nothing is computed when costs are counted
+        return "keep constants in buffers (register_buffer), and let nothing depend on what the numbers in a tensor are"
+    if "dtype" in said or "type (" in said:
+        return "give the layers parameters in float32: network.float()"
+    return "check the shapes of the layers"
 
 
 def _no_tensor(index: int, layer: nn.Module, outputs: object, hint: str) -> UsageError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from layerline.blocks.split import split_each
+from layerline.blocks.split import require_sequential, split_each
 from layerline.errors import UsageError
 
 OwnNetwork = nn.Sequential | Sequence[nn.Module]
@@ -14,7 +15,9 @@ OwnNetwork = nn.Sequential | Sequence[nn.Module]
 
 
 def modules_of(network: OwnNetwork) -> list[nn.Module]:
-    """The layers, or blocks, of such a network. UsageError where there are none."""
+    """The layers, or blocks, of such a network. UsageError where there are none, or there is more to it."""
+    if isinstance(network, nn.Sequential):
+        require_sequential(network)
     modules = list(network) if isinstance(network, Sequence | nn.ModuleList | nn.Sequential) else []
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise UsageError(
@@ -31,8 +34,8 @@ def blocks_of(network: OwnNetwork | None) -> list[nn.Module] | None:
     return split_each(network) if isinstance(network, nn.Sequential) else modules_of(network)
 
 
-def require_own_parameters(blocks: Iterable[nn.Module]) -> None:
-    """UsageError for a block that has no parameters to train, or trains those of another."""
+def require_trainable(blocks: Iterable[nn.Module]) -> None:
+    """UsageError for a block that has no parameters to train, trains those of another, or could not be saved."""
     owner: dict[int, int] = {}
     for number, block in enumerate(blocks, start=1):
         trained = [p for p in block.parameters() if p.requires_grad]
@@ -45,4 +48,16 @@ def require_own_parameters(blocks: Iterable[nn.Module]) -> None:
                 raise UsageError(
                     f"blocks {owner[id(parameter)]} and {number} share a parameter: both would train it",
                     hint="join the two blocks, or give each parameters of its own",
+                )
+        wide = next((p.dtype for p in block.parameters() if p.dtype != torch.float32), None)
+        if wide is not None:
+            raise UsageError(
+                f"block {number} has parameters in {str(wide).removeprefix('torch.')}: blocks learn in float32",
+                hint="convert them: network.float(); --precision bf16-mixed computes in bfloat16",
+            )
+        for name, kept in block.state_dict().items():
+            if not isinstance(kept, Tensor):
+                raise UsageError(
+                    f"block {number} keeps {name} in its state, which is no tensor and could not be saved",
+                    hint="keep it in a buffer (register_buffer), or outside of the module",
                 )

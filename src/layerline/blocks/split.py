@@ -38,7 +38,7 @@ def split_at(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
     Raises `UsageError` if a cut is out of range, repeated or not in order, if a block has no trainable parameter, or
     if two blocks share one.
     """
-    _require_sequential(sequential)
+    require_sequential(sequential)
     length = len(sequential)
     for cut in cuts:
         if not 0 < cut < length:
@@ -123,7 +123,7 @@ def unit_starts(sequential: nn.Sequential) -> list[int]:
 
     Raises `UsageError` if the network has no trainable parameter, or is no plain row of layers.
     """
-    _require_sequential(sequential)
+    require_sequential(sequential)
     learning = [index for index, layer in enumerate(sequential) if learns(layer)]
     if not learning:
         raise UsageError(
@@ -164,7 +164,8 @@ def _blocks(sequential: nn.Sequential, cuts: Sequence[int]) -> list[nn.Module]:
     return blocks
 
 
-def _require_sequential(network: object) -> None:
+def require_sequential(network: object) -> None:
+    """UsageError for what is no `nn.Sequential` with layers, or does more than run them."""
     if not isinstance(network, nn.Sequential):
         raise UsageError(
             f"cannot cut a {type(network).__name__} into blocks: only an nn.Sequential has its layers in a row",

@@ -156,7 +156,7 @@ def _unused_in_stream(run: StreamRun) -> dict[str, str]:
     if run.reach == "all":
         unused["head"] = "with --reach all no block learns from a head"
     if run.nodes == 1:
-        unused["speeds"] = unused["codec"] = "there is one node"
+        unused["speeds"] = unused["codec"] = unused["window"] = "there is one node"
     else:
         unused["codec.first"] = "what travels in a stream is no difference from anything"
         unused["eval_every"] = "over nodes a stream looks at held-out data at its end only"

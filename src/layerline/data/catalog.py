@@ -188,7 +188,7 @@ def find_published(
 
 def _read(name: str, published: _Published, folder: Path) -> Dataset:
     train, test = published.read(folder)
-    return Dataset(name=name, train=train, test=test, classes=published.classes)
+    return Dataset(name=name, train=train, test=test, classes=published.classes, published=True)
 
 
 def _load_path(path: Path, *, part: bool = False) -> Dataset:

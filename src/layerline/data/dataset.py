@@ -85,6 +85,8 @@ class Dataset:
     test: Examples | None
     classes: tuple[str, ...]
     """The name of every class; label k means `classes[k]`."""
+    published: bool = False
+    """Whether its name is that of a published set because it is that set: it can be read again by it."""
 
     def __post_init__(self) -> None:
         if self.test is not None:

@@ -36,6 +36,7 @@ def load_digits() -> Dataset:
         train=Examples(images[~held], targets[~held]),
         test=Examples(images[held], targets[held]),
         classes=tuple("0123456789"),
+        published=True,
     )
 
 

@@ -10,6 +10,7 @@ in memory as `uint8` where the vocabulary allows it, and become int64 a minibatc
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +54,31 @@ class Vocabulary:
         return torch.tensor([number[character] for character in text], dtype=torch.int64)
 
     def written(self, tokens: Tensor) -> int:
-        """How many characters so many tokens write: of bytes, those that no UTF-8 character goes on with."""
-        return tokens.numel() if self.characters is not None else int(((tokens & 0xC0) != 0x80).sum())
+        """How many characters a piece of a text [...] has: in UTF-8 the bytes that no character goes on with.
+
+        Bytes that are no UTF-8 are taken for one character each, as in Latin-1.
+        """
+        if self.characters is not None or not _is_utf8(tokens):
+            return tokens.numel()
+        return int(((tokens & 0xC0) != 0x80).sum())
 
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens [n]; bytes that are no UTF-8 become �. DataError for a token outside the vocabulary."""
-        _require_inside(tokens, len(self), "the tokens")
+        require_inside(tokens, len(self), "the tokens")
         if self.characters is None:
             return bytes(tokens.tolist()).decode(errors="replace")
         return "".join(self.characters[token] for token in tokens.tolist())
+
+
+def _is_utf8(tokens: Tensor) -> bool:
+    """Whether bytes are a piece of a text in UTF-8, which may begin and end inside a character."""
+    piece = bytes(tokens.flatten().tolist())
+    begin = next((place for place, byte in enumerate(piece[:4]) if byte & 0xC0 != 0x80), 0)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(piece[begin:])
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +96,7 @@ class Text:
         for part, tokens in (("training", self.train), ("validation", self.validation)):
             if tokens.ndim != 1 or tokens.dtype not in (torch.uint8, torch.int64):
                 raise DataError(f"{self.name}: tokens are uint8 or int64 [n], not {tokens.dtype} {list(tokens.shape)}")
-            _require_inside(tokens, len(self.vocabulary), f"{self.name}: the {part} tokens")
+            require_inside(tokens, len(self.vocabulary), f"{self.name}: the {part} tokens")
 
     def written_in(self, vocabulary: Vocabulary) -> Text:
         """The same text as tokens of another vocabulary. UsageError for a character that it does not have."""
@@ -159,14 +176,15 @@ def _characters(content: bytes, path: Path) -> tuple[np.ndarray, Vocabulary]:
     return row, Vocabulary("".join(map(chr, known)))
 
 
-def window_count(tokens: Tensor, context: int) -> int:
-    """How many starts a window of `context` inputs has, with a target for the last. DataError if it is none."""
+def window_count(tokens: Tensor, context: int, what: str = "a text") -> int:
+    """How many starts a window of `context` inputs has, with a target for the last. DataError if it is none; `what`:
+    the tokens are in it."""
     if context < 1:
         raise UsageError(f"a window of {context} tokens", hint="ask for at least one")
     count = len(tokens) - context
     if count < 1:
         raise DataError(
-            f"a text of {len(tokens):,} tokens is too short for windows of {context} and the token after",
+            f"{what} of {len(tokens):,} tokens is too short for windows of {context} and the token after",
             hint=f"choose a context below {len(tokens)}, or give a longer text",
         )
     return count
@@ -186,8 +204,9 @@ def even_starts(tokens: Tensor, context: int) -> Tensor:
     return torch.arange(0, window_count(tokens, context), context)
 
 
-def _require_inside(tokens: Tensor, size: int, which: str) -> None:
-    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+def require_inside(tokens: Tensor, size: int, which: str) -> None:
+    """DataError for a token outside a vocabulary of this size. `which`: what they are called in it."""
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
         raise DataError(
             f"{which} run from {int(tokens.min())} to {int(tokens.max())}, but the vocabulary has the tokens "
             f"0..{size - 1}",

@@ -40,8 +40,8 @@ class TextSet:
     """By which it is found again: a known one, or a path."""
 
     def __post_init__(self) -> None:
-        even_starts(self.text.train, self.context)
-        even_starts(self.text.validation, self.context)
+        window_count(self.text.train, self.context, f"{self.text.name}: a training part")
+        window_count(self.text.validation, self.context, f"{self.text.name}: a validation part, the last tenth,")
 
     @property
     def train(self) -> Tensor:

@@ -87,7 +87,10 @@ def _use(run_dir: Path, run: AnyRun, own: bool) -> str:
     ]
     text = "## Use\n\n```python\n" + "\n".join(python) + "\n```"
     if own:
-        return text + "\n\n`blocks`: freshly made modules of the same kinds and sizes; their weights are overwritten."
+        what = (
+            "freshly made modules of the same kinds and sizes, as an `nn.Sequential` or in a list as they were trained"
+        )
+        return f"{text}\n\n`blocks`: {what}; their weights are overwritten."
     on = " --dataset SET" * run.has_own_data  # each node's own was for that node to read
     return text + f"\n\n```sh\nlayerline predict {path} IMAGE\nlayerline evaluate {path}{on}\n```"
 

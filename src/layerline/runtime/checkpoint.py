@@ -36,6 +36,14 @@ class Progress:
     curve: list[Evaluated] = field(default_factory=list)
 
 
+def misfit(error: Exception) -> CheckpointError:
+    """For tensors that a network has no place for, or misses."""
+    return CheckpointError(
+        f"the checkpoint does not fit this network: {error}",
+        hint="hand in the modules it was begun with; one of another version of Layerline goes on with that version",
+    )
+
+
 class Checkpoints:
     """The checkpoints of one run: `run_digest` and `data_digest` say whose they are."""
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from layerline.data.text_set import AnySet, TextSet, Windows
-from layerline.errors import CheckpointError, LayerlineError, Stopped
+from layerline.errors import LayerlineError, Stopped
 from layerline.events import EpochDone, Evaluated, Event, Listener, Row, Saved
 from layerline.runtime.chapters import ChapterTrainer
-from layerline.runtime.checkpoint import Checkpoints, Progress
+from layerline.runtime.checkpoint import Checkpoints, Progress, misfit
 from layerline.runtime.model import Model
 from layerline.runtime.simultaneous import SimultaneousTrainer
 from layerline.runtime.stop import Stop
@@ -66,7 +66,7 @@ class Execution:
         try:
             self.trainer.load(tensors, cursor)
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this network: {error}") from None
+            raise misfit(error) from None
 
     def run(self) -> Progress:
         """Train to the end, where the state is saved, too.

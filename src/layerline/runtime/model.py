@@ -12,7 +12,7 @@ from layerline.blocks.encoder import Encoder
 from layerline.blocks.head import LinearHead
 from layerline.blocks.linear import LinearReLU
 from layerline.blocks.network import Network, predicting
-from layerline.blocks.own import require_own_parameters
+from layerline.blocks.own import require_trainable
 from layerline.data.dataset import Dataset
 from layerline.data.own import OwnData
 from layerline.errors import DataError
@@ -78,6 +78,7 @@ class Model(Predictor):
 
     def scores(self, raw: Tensor, readout: BaseReadout | None = None) -> Tensor:
         """Scores per class, float32 [B, C] on the model's device, computed in chunks."""
+        raw = torch.as_tensor(raw)
         refuse_other_examples(self.encoder, raw)
         readout = readout or self.run.readout
         device = next(self.parameters()).device
@@ -161,7 +162,7 @@ def build_network(run: Run, input_shape: tuple[int, ...], own: Sequence[nn.Modul
 def _check_blocks(run: Run, built: Network) -> None:
     """UsageError for blocks, perhaps of one's own, that cannot be trained or read as the run says."""
     something_to_read(run, len(built.blocks))
-    require_own_parameters(built.blocks)
+    require_trainable(built.blocks)
 
 
 def _starts_flat(network: Sequence[nn.Module], shape: tuple[int, ...]) -> bool:

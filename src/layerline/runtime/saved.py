@@ -100,7 +100,7 @@ def load_model(path: str | Path, network: OwnNetwork | None = None) -> AnyModel:
             labels = run.labels if run.writes_labels else None
             encoder_ = _encoder(about, run.network.normaliser, labels, PRECISIONS[run.precision])
             model = Model(run, build_network(run, encoder_.input_shape, blocks_of(network)), encoder_, about.classes)
-    _fill(model, folder / "model.safetensors")
+    _fill(model, folder / "model.safetensors", own=network is not None)
     return model.eval()
 
 
@@ -139,18 +139,24 @@ def _describe(path: Path) -> Description:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def _fill(model: Predictor, path: Path) -> None:
+def _fill(model: Predictor, path: Path, *, own: bool) -> None:
     try:
         saved = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from None
-    own = model.trained_tensors()
-    wrong = [n for n in own.keys() | saved.keys() if n not in own or n not in saved or own[n].shape != saved[n].shape]
+    made = model.trained_tensors()
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (made, saved)]
+    wrong = [name for name in made.keys() | saved.keys() if shapes[0].get(name) != shapes[1].get(name)]
+    if wrong and own:
+        raise CheckpointError(
+            f"{path} does not fit the modules that were handed in: {sorted(wrong)[0]}",
+            hint="hand in modules of the same kinds and sizes as those that were trained",
+        )
     if wrong:
         raise CheckpointError(
             f"{path} does not fit the network of its config.toml: {sorted(wrong)[0]}",
             hint="take both files from the same run folder, or train the model anew",
         )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in made.items():
             tensor.copy_(saved[name])

@@ -41,7 +41,8 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, raw: Tensor, readout: Any = None) -> Tensor:
-        """Scores per class, float32 [B, C], by a readout of `available_readouts` (None: the chosen one)."""
+        """Scores per class, float32 [B, C], by a readout of `available_readouts` (None: the chosen one). Arrays of
+        NumPy are taken as well."""
 
     @abstractmethod
     def available_readouts(self) -> list[Any]:

@@ -114,7 +114,9 @@ class World:
     latency: float = 0.0
     speeds: tuple[float, ...] = field(default=())
     codec: float = 1.0
-    """Bytes of weights on the wire over bytes in memory."""
+    """Bytes on the wire over bytes in memory: of weights, of a stream's outputs."""
+    gradients: float = 1.0
+    """The same of a stream's gradients."""
     moments_travel: bool = True
     """The optimizer's moments are part of a state that is handed over (all presets but the paper's)."""
 

@@ -47,7 +47,7 @@ def pipelines(stream: Stream, costs: StreamCosts, world: World, steps: int, micr
         update.append(change / speed)
         kept.append(sum(costs.kept[b] for b in blocks))
         owned.append(sum(2 * costs.weights[b] + costs.moments[b] for b in blocks))
-    crossing = [round(costs.outputs[blocks.stop - 1] * world.codec) for blocks in stream.owned[:-1]]
+    crossing = [costs.outputs[blocks.stop - 1] for blocks in stream.owned[:-1]]  # PyTorch sends them as they are
     hop = max(crossing, default=0) / world.bandwidth
     slot = max(max(work), hop)
     one = (microbatches + depth - 1) * slot + max(update) + 2 * (depth - 1) * (hop + world.latency)

@@ -191,7 +191,8 @@ def _row_seconds(plan: Plan, stream: AnyStream, costs: StreamCosts) -> Floats:
 def _message_bytes(plan: Plan, sent: Messages, costs: StreamCosts, world: World) -> Ints:
     """What each message has on the wire. Weights that heads follow are never rounded."""
     exact = (sent.carries == Carries.WEIGHTS) & bool(costs.followed)
-    return np.rint(_brought(plan, sent, costs) * np.where(exact, 1.0, world.codec)).astype(np.int64)
+    share = np.where(sent.carries == Carries.GRADIENTS, world.gradients, np.where(exact, 1.0, world.codec))
+    return np.rint(_brought(plan, sent, costs) * share).astype(np.int64)
 
 
 def _brought(plan: Plan, sent: Messages, costs: StreamCosts) -> Ints:

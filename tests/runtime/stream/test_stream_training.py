@@ -18,7 +18,7 @@ from layerline.blocks.layer import Unembedding
 from layerline.data.dataset import Dataset, Examples
 from layerline.data.text import read_text
 from layerline.data.text_set import TextSet, Windows
-from layerline.errors import Stopped, UsageError
+from layerline.errors import DataError, Stopped, UsageError
 from layerline.events import EpochDone, Event, Minibatch
 from layerline.reporting.run_folder import RunFolder
 from layerline.runs import AnyRun
@@ -191,6 +191,8 @@ def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
     assert values["validation_accuracy"] == values["readouts"]["last"]
     assert [point["epoch"] for point in values["curve"]] == [4, 8]
     assert api.evaluate(tmp_path / "run")["bits_per_character"] == result.values["bits_per_character"]
+    with pytest.raises(DataError, match="the tokens run from 0 to 999"):
+        result.model.predict(torch.tensor([[0, 999]]))
 
 
 def test_another_text_is_read_with_the_vocabulary_of_the_model(tmp_path: Path) -> None:

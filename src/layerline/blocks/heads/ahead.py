@@ -87,6 +87,11 @@ class ManHead(BaseHead):
                 f"the head '{self.kind}' follows the next layer, and only the classifier is left",
                 hint="cut the last block one layer later, or choose another head",
             )
+        if not any(True for _ in layers[0].parameters()):
+            raise UsageError(
+                f"the head '{self.kind}' follows the next layer, and that ({type(layers[0]).__name__}) has no weights",
+                hint="let the next block begin with a layer that has, or choose another head",
+            )
         if len(block_output_shape) not in (2, 3):
             self._refuse(block_output_shape, "images [C, H, W] or tokens [T, D]", "choose the head 'linear'")
         (cost,) = layer_costs(layers[:1], block_output_shape)

@@ -14,16 +14,21 @@ from layerline.transport.boundary import BaseBoundary
 
 
 class Coding(nn.Module):
-    """Outputs [B, *shape] of one block as they cross, in `dtype`. `codes`, where there are any, are those that the
-    sender published last; it writes to them. UsageError where outputs of this shape cannot travel so."""
+    """Outputs [B, *shape] of one block as they cross, in `dtype`; images arrive in `layout`.
+
+    `codes`, where there are any, are those that the sender published last; it writes to them. UsageError where outputs
+    of this shape cannot travel so.
+    """
 
     codes: Tensor | None
 
-    def __init__(self, boundary: BaseBoundary, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(
+        self, boundary: BaseBoundary, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
+    ) -> None:
         super().__init__()
-        self._boundary, self._dtype = boundary, dtype
+        self._boundary, self._dtype, self._layout = boundary, dtype, layout
         self.register_buffer("codes", boundary.codes_for(shape))
 
     def forward(self, h: Tensor) -> Tensor:
         x = self._boundary.arriving(h, self.codes, self._dtype)
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return x.contiguous(memory_format=self._layout) if x.ndim == 4 else x

@@ -19,9 +19,9 @@ from layerline.transport.boundary import Parcel, Plain, QuantisingReceiver, Quan
 class Crossing:
     """From block `index` to the next."""
 
-    def __init__(self, index: int, sender: Sender, receiver: Receiver, channels_last: bool) -> None:
+    def __init__(self, index: int, sender: Sender, receiver: Receiver, layout: torch.memory_format) -> None:
         self.index, self.sender, self.receiver = index, sender, receiver
-        self._channels_last = channels_last
+        self._layout = layout
 
     def send(self, h: Tensor) -> Parcel:
         """Outputs, coded and arrived, as they wait for the next block."""
@@ -30,7 +30,7 @@ class Crossing:
     def open(self, parcel: Parcel) -> Tensor:
         """What the next block learns from; in the layout that its convolutions are fast in."""
         h = self.receiver.decode(parcel)
-        return h.contiguous(memory_format=torch.channels_last) if self._channels_last and h.ndim == 4 else h
+        return h.contiguous(memory_format=self._layout) if h.ndim == 4 else h
 
     def versions(self) -> dict[str, Tensor]:
         """The versions of shared codes that are still needed, by number."""
@@ -61,7 +61,7 @@ def crossings(model: StreamModel, device: torch.device) -> list[Crossing]:
         coding = model.coding(index)
         codes = None if coding is None else coding.codes
         ends = run.boundary.ends(codes, PRECISIONS[run.precision], draw, device)
-        made.append(Crossing(index, *ends, channels_last=model.encoder.images))
+        made.append(Crossing(index, *ends, layout=model.layout))
     return made
 
 

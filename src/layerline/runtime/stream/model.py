@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from layerline.blocks.architecture import OwnLayers
 from layerline.blocks.cost import layer_costs
 from layerline.blocks.encoder import Encoder
 from layerline.blocks.heads.ahead import MomentumHead
@@ -23,12 +24,13 @@ from layerline.blocks.normaliser import NoNorm
 from layerline.blocks.own import OwnNetwork
 from layerline.blocks.tokens import TokenEncoder
 from layerline.data.dataset import Examples
+from layerline.data.text import require_inside
 from layerline.data.text_set import AnySet, TextSet, Windows
 from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.coding import Coding
-from layerline.runtime.stream.own_layers import refuse_scores, stream_blocks
+from layerline.runtime.stream.own_layers import layout_for, refuse_scores, refuse_scores_of_tokens, stream_blocks
 from layerline.runtime.stream.readout import BlockReadout, together
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
@@ -61,14 +63,20 @@ class StreamModel(Predictor):
         self.blocks = nn.ModuleList(blocks)
         refuse_scores(run, self.output_shapes[-1], len(classes))
         heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
+        if isinstance(encoder, Encoder):
+            refuse_scores_of_tokens(run.head.kind, heads, self.output_shapes, len(classes))
         self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
+        self.layout = layout_for(run, blocks, sample)
         coded = [] if isinstance(run.boundary, Plain) else self.output_shapes[:-1]
         self.codings = nn.ModuleDict(
-            {str(index): Coding(run.boundary, shape, PRECISIONS[run.precision]) for index, shape in enumerate(coded)}
+            {
+                str(index): Coding(run.boundary, shape, PRECISIONS[run.precision], self.layout)
+                for index, shape in enumerate(coded)
+            }
         )
-        if encoder.images:
-            for module in [*blocks, *self.heads.values()]:  # several times as fast for convolutions on CPUs
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.layout == torch.channels_last:
+            for module in [*blocks, *self.heads.values()]:
+                module.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     @cached_property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -150,7 +158,14 @@ class StreamModel(Predictor):
     def encoded(self, raw: Tensor) -> Tensor:
         """What the first block sees of raw examples."""
         x = self.encoder.plain(raw)
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x
+
+    def given(self, x: Tensor) -> Tensor:
+        """What a block computes with of what has come to it. Own modules may work in place, so they get a copy, which
+        lies in the same way wherever it has come from."""
+        if not isinstance(self.run.network, OwnLayers):
+            return x
+        return x.clone(memory_format=self.layout if x.ndim == 4 else torch.contiguous_format)
 
     def available_readouts(self) -> list[BlockReadout]:
         last = len(self.blocks) - 1
@@ -164,8 +179,11 @@ class StreamModel(Predictor):
 
     def scores(self, raw: Tensor, readout: BlockReadout | None = None) -> Tensor:
         """Scores per class, float32 [B, C] (of tokens [B, T, C]) on the model's device, computed in chunks."""
+        raw = torch.as_tensor(raw)
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
+        else:
+            require_inside(raw, len(self.classes), "the tokens")
         readout, device = readout or self.available_readouts()[0], self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
             parts = raw.split(self.chunk_rows())
@@ -224,7 +242,7 @@ class StreamModel(Predictor):
         wanted = {block for readout in readouts for block in readout.blocks}
         x, found = self.encoded(raw), {}
         for index, module in enumerate(self.blocks[: max(wanted) + 1]):
-            x = module(x)
+            x = module(self.given(x))
             if index in wanted:
                 head = self.head(index)
                 scores: Tensor = x if head is None else head(x)
@@ -258,6 +276,11 @@ def refuse_single_examples(model: StreamModel, data: AnySet) -> None:
 def build_stream_model(run: StreamRun, data: AnySet, own: OwnNetwork | None = None) -> StreamModel:
     """A model for this data: weights drawn from the run's seed, statistics taken from the training set. `own`: layers
     that were handed in, used and trained in place; their heads are drawn from the seed."""
+    if own is not None and isinstance(data, TextSet):
+        raise UsageError(
+            "modules of your own learn from labelled examples, and this is a text",
+            hint="leave out network=, and choose the network transformer",
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(run.seed, "weights").initial_seed())
         return StreamModel(run, _encoder(run, data), data.classes, own)

@@ -78,7 +78,10 @@ def given(owns: Sequence[int], blocks: int, nodes: int) -> tuple[range, ...]:
 
 
 def world_of(run: StreamRun, bandwidth: float, latency: float, speeds: tuple[float, ...] = ()) -> World:
-    """Links and nodes; activations that are bfloat16 already take no less room in a codec of as many bits."""
+    """Links and nodes; activations that are bfloat16 already take no less room in a codec of as many bits, and no codec
+    makes gradients smaller than that."""
     half = 2 if run.precision == "bf16-mixed" else 1
-    codec = half * (ON_THE_WIRE[run.codec.kind] if run.boundary.bits is None else run.boundary.bits / 32)
-    return World(bandwidth=bandwidth, latency=latency, speeds=speeds, codec=min(1.0, codec))
+    on_the_wire = ON_THE_WIRE[run.codec.kind]
+    codec = half * (on_the_wire if run.boundary.bits is None else run.boundary.bits / 32)
+    back = half * max(on_the_wire, ON_THE_WIRE["bf16"])
+    return World(bandwidth=bandwidth, latency=latency, speeds=speeds, codec=min(1.0, codec), gradients=min(1.0, back))

@@ -24,7 +24,7 @@ from layerline.files import sha256_of, write_text
 from layerline.runtime.checkpoint import write_tensors
 from layerline.runtime.stream.node import Noted
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Snapshots:

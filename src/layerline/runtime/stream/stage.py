@@ -14,6 +14,7 @@ Examples of a minibatch may come in parts, one after the other; gradients add up
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class _Passed:
 class Stage:
     """Block number `index`; `head`: from its output to class scores (the last block's output are scores already).
 
-    Parameters are updated in place. `dtype`: of the products.
+    Parameters are updated in place. `dtype`: of the products. `given`: what the block computes with of its input.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Stage:
         *,
         dtype: torch.dtype = torch.float32,
         smoothing: float = 0.0,
+        given: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:
         self.index, self.block, self.head, self.reach = index, block, head, reach
         self._last = index + 1 == reach.blocks
-        self._dtype, self._smoothing = dtype, smoothing
+        self._dtype, self._smoothing, self._given = dtype, smoothing, given
         self.optimizer = optimizer
         self._block_parameters = [p for p in block.parameters() if p.requires_grad]
         self._head_parameters = [p for p in head.parameters() if p.requires_grad] if head is not None else []
@@ -81,7 +83,7 @@ class Stage:
         if self.reach.crossing(self.index):
             x.requires_grad_()
         with drawing(x, seed), torch.enable_grad(), self._autocast(x):
-            h: Tensor = self.block(x)
+            h: Tensor = self.block(self._given(x))
         self._passed[part] = _Passed(x, h, seed, len(self.reach.at(self.index)))
         return h.detach()
 
@@ -185,4 +187,5 @@ def stage_of(model: StreamModel, index: int) -> Stage:
         run.optimizer,
         dtype=PRECISIONS[run.precision],
         smoothing=run.smoothing,
+        given=model.given,
     )

@@ -18,7 +18,7 @@ from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.runtime.members import Membership
 from layerline.runtime.stream.model import encoder_of
-from layerline.runtime.stream.own_layers import layers_of
+from layerline.runtime.stream.own_layers import layers_of, layout_for
 from layerline.runtime.threads import compute_threads
 from layerline.stream_run import StreamRun
 
@@ -41,7 +41,7 @@ def settled_cut(run: StreamRun, shape: tuple[int, ...], classes: int, own: OwnNe
     layers = [layer.to(device) for layer in (made if own is None else copy.deepcopy(made))]
     sample = torch.zeros(-(-run.batch_size // run.parts), *encoder.input_shape, dtype=encoder.dtype, device=device)
     if sample.ndim == 4:
-        sample = sample.contiguous(memory_format=torch.channels_last)
+        sample = sample.contiguous(memory_format=layout_for(run, layers, sample[:2]))
     half = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16-mixed")
     with compute_threads(run), half:
         return run.replace(cut=CutAt(positions=run.cut.cuts(layers, sample)))
