@@ -179,7 +179,5 @@ def test_bytes_write_as_many_characters_as_they_are_in_utf8_else_one_each() -> N
 
 def test_a_text_whose_last_tenth_is_too_short_says_so() -> None:
     text = Text("own", torch.zeros(180, dtype=torch.uint8), torch.zeros(20, dtype=torch.uint8), Vocabulary("ab"))
-    with pytest.raises(
-        DataError, match="own: a validation part, the last tenth, of 20 tokens is too short"
-    ):
+    with pytest.raises(DataError, match="own: a validation part, the last tenth, of 20 tokens is too short"):
         TextSet(text, 20, "own")
