@@ -6,17 +6,20 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from layerline import api
 from layerline.errors import UsageError
 from layerline.stream_run import StreamRun
-from runtime.members_by_hand import Member, members
+from runtime.members_by_hand import Member, free_port, members
 from runtime.stream.test_stream_nodes import wait_for_snapshot
 from runtime.test_processes import end, start, workers
 
@@ -214,3 +217,40 @@ def test_a_method_is_no_part_of_a_run_that_has_none() -> None:
     run = StreamRun.from_dict(CONV)
     assert "method" not in run.to_dict()
     assert run.digest() != run.replace(method="plain").digest()
+
+
+OWN = """
+import sys
+from torch import manual_seed, nn
+import layerline
+from small_runs import small_data
+
+manual_seed(0)
+network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+network[1].weight.requires_grad_(False)
+settings = dict(dataset="small", reach="all", optimizer={"lr": 0.05}, epochs=1, batch_size=16, threads=1, device="cpu")
+divided = dict(method=sys.argv[1], nodes=int(sys.argv[2]), precision="32-true")
+run = layerline.StreamRun.from_dict(settings | divided)
+try:
+    layerline.train(run, data=small_data(count=37, classes=3, shape=(1, 8, 8)), network=network, out_dir=sys.argv[3])
+except layerline.LayerlineError as error:
+    sys.exit("has done its part" not in str(error))
+"""
+
+
+@pytest.mark.slow  # three processes that import much
+@pytest.mark.timeout(300)
+def test_ddp_of_modules_of_ones_own_with_some_weights_frozen(tmp_path: Path) -> None:
+    """It waited for the gradients of those, and ended in an assertion."""
+    script = str(tmp_path / "own.py")
+    Path(script).write_text(OWN, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    for words in ([*torchrun, script, "ddp", "2"], [script, "plain", "1"]):
+        ended = subprocess.run(
+            [sys.executable, *words, tmp_path / words[-2]], env=environment, capture_output=True, text=True, timeout=150
+        )
+        assert ended.returncode == 0, ended.stderr
+    ours, theirs = (load_file(tmp_path / name / "model/model.safetensors") for name in ("plain", "ddp"))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
