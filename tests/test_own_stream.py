@@ -237,7 +237,11 @@ class _Shift(nn.Module):
     [
         (_Skip(nn.Flatten(), nn.Linear(64, 3)), {}, "its own `forward` may do more than run its layers"),
         (nn.Sequential(), {}, "has no layers"),
-        ([nn.Sequential(nn.Flatten(), _WithState(64, 3))], {}, "block 1 keeps 1._extra_state in its state"),
+        (
+            [nn.Sequential(nn.Flatten(), _WithState(64, 3))],
+            {},
+            "has a _WithState with state besides",
+        ),
         ([nn.Linear(8, 8), nn.Linear(8, 3)], {"cut": {"kind": "count"}}, "a list of modules is blocks already"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(9, 3)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerline.blocks.split import require_sequential, split_each
 from layerline.errors import UsageError
@@ -49,15 +49,20 @@ def require_trainable(blocks: Iterable[nn.Module]) -> None:
                     f"blocks {owner[id(parameter)]} and {number} share a parameter: both would train it",
                     hint="join the two blocks, or give each parameters of its own",
                 )
-        wide = next((p.dtype for p in block.parameters() if p.dtype != torch.float32), None)
-        if wide is not None:
+        _require_tensors_as_wanted(number, block)
+
+
+def _require_tensors_as_wanted(number: int, block: nn.Module) -> None:
+    """UsageError for parameters that are not float32, and for state besides parameters and buffers."""
+    other = next((p.dtype for p in block.parameters() if p.dtype != torch.float32), None)
+    if other is not None:
+        raise UsageError(
+            f"block {number} has parameters in {str(other).removeprefix('torch.')}: blocks learn in float32",
+            hint="convert them: network.float(); --precision bf16-mixed computes in bfloat16",
+        )
+    for module in block.modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
             raise UsageError(
-                f"block {number} has parameters in {str(wide).removeprefix('torch.')}: blocks learn in float32",
-                hint="convert them: network.float(); --precision bf16-mixed computes in bfloat16",
+                f"block {number} has a {type(module).__name__} with state besides its tensors, which would not be saved",
+                hint="keep it in a buffer (register_buffer) in place of get_extra_state",
             )
-        for name, kept in block.state_dict().items():
-            if not isinstance(kept, Tensor):
-                raise UsageError(
-                    f"block {number} keeps {name} in its state, which is no tensor and could not be saved",
-                    hint="keep it in a buffer (register_buffer), or outside of the module",
-                )
