@@ -63,6 +63,6 @@ def _require_tensors_as_wanted(number: int, block: nn.Module) -> None:
     for module in block.modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             raise UsageError(
-                f"block {number} has a {type(module).__name__} with state besides its tensors, which would not be saved",
+                f"block {number} has a {type(module).__name__} with state besides its tensors, which nobody saves",
                 hint="keep it in a buffer (register_buffer) in place of get_extra_state",
             )
