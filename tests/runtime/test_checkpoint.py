@@ -306,7 +306,7 @@ def test_own_modules_with_tied_weights(tmp_path: Path) -> None:
     loaded = load_model(tmp_path, own_blocks())
     assert weights_sha256(loaded) == expected.sha256
     assert torch.equal(loaded.predict(DATA.train.inputs), outcome.model.predict(DATA.train.inputs))
-    with pytest.raises(CheckpointError, match="does not fit the network"):
+    with pytest.raises(CheckpointError, match="does not fit the modules that were handed in"):
         load_model(tmp_path, [Tied(), nn.Linear(25, 6)])
 
 
