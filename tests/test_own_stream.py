@@ -252,7 +252,7 @@ class _Shift(nn.Module):
         (
             [nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 3)), nn.Sequential(nn.Flatten(), nn.Linear(4 * 62, 3))],
             {"head": {"kind": "unembedding"}},
-            "block 1: the head 'unembedding' scores every row of outputs .4, 62., and an example has one label",
+            r"block 1 of 2: the head 'unembedding' scores every row of outputs \[4, 62\], and an example has one label",
         ),
         (nn.Sequential(nn.Flatten(), _Shift(), nn.Linear(64, 3)), {}, "keep constants in buffers"),
     ],
@@ -289,6 +289,10 @@ def test_who_was_stopped_is_told_to_hand_in_the_same_again(tmp_path: Path) -> No
 
     with pytest.raises(Stopped, match=r'layerline.resume\(".*run", data=…, network=…\)'):
         layerline.train(run_of(), data=DATA, network=network(), out_dir=tmp_path / "run", listener=interrupt, stop=stop)
+    stop, found = Stop(), replace(DATA, name="hf:somebody/small")  # which is read again by this name
+    run = run_of(network={"kind": "conv", "widths": [4, 4], "classifier": "linear"})
+    with pytest.raises(Stopped, match=r"go on with: layerline resume .*hub"):
+        layerline.train(run, data=found, out_dir=tmp_path / "hub", listener=interrupt, stop=stop)
 
 
 def test_a_set_of_ones_own_is_not_taken_for_the_published_one_of_its_name(tmp_path: Path) -> None:
@@ -299,7 +303,9 @@ def test_a_set_of_ones_own_is_not_taken_for_the_published_one_of_its_name(tmp_pa
         layerline.train(run, data=mine, processes=2, out_dir=tmp_path / "processes")
     result = layerline.train(run, data=mine, out_dir=tmp_path / "run")
     assert result.values["dataset"] == "digits (handed in)"
-    with pytest.raises(UsageError, match=r"no data set 'digits \(handed in\)'(.|\n)*handed in again: data="):
+    with pytest.raises(
+        UsageError, match=r"no data set 'digits \(handed in\)'(.|\n)*from Python any set, handed in \(again\): data="
+    ):
         layerline.evaluate(tmp_path / "run")
     assert layerline.evaluate(tmp_path / "run", data=mine)["test_accuracy"] == result.test_accuracy
     assert DATA.test is not None

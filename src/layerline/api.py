@@ -233,7 +233,7 @@ def _is_own(data: AnySet | None) -> bool:
         return False
     if _has_known_name(data):
         return isinstance(data, Dataset) and not data.published
-    return not Path(data.name).exists()
+    return not data.name.startswith("hf:") and not Path(data.name).exists()
 
 
 def _has_known_name(data: AnySet) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerline.blocks.transformer import Transformer
-from layerline.data.catalog import dataset_names, load_dataset
+from layerline.data.catalog import load_dataset
 from layerline.data.download import Progress
 from layerline.data.text import load_text
 from layerline.data.text_set import AnySet, TextSet
-from layerline.errors import UsageError
 from layerline.runs import AnyRun
 from layerline.stream_run import StreamRun
 
@@ -23,13 +22,8 @@ def load_set(
     progress: Progress | None = None,
 ) -> AnySet:
     """The set of that name (None: the run's own), as the run reads it. Raises as `load_dataset` and `load_text` do."""
-    own, name = name is None, name or run.dataset
+    name = name or run.dataset
     if isinstance(run, StreamRun) and isinstance(run.network, Transformer):
         text = load_text(name, tokens=run.tokens, data_dir=data_dir, download=download, progress=progress)
         return TextSet(text, run.network.context, name)
-    try:
-        return load_dataset(name, data_dir=data_dir, download=download, progress=progress)
-    except UsageError as error:
-        if own and error.hint and name not in dataset_names():
-            error.hint += "; a set that was handed in from Python is handed in again: data=…"
-        raise
+    return load_dataset(name, data_dir=data_dir, download=download, progress=progress)

@@ -156,6 +156,8 @@ def test_a_layer_that_comes_twice_keeps_its_numbers() -> None:
 
 
 def test_what_cannot_be_counted() -> None:
+    with pytest.raises(UsageError, match=r"layer 0 \(Conv2d\) does not take(.|\n)*in float32: network.float\(\)"):
+        layer_costs([nn.Conv2d(1, 2, 3).double()], (1, 4, 4))
     with pytest.raises(UsageError, match=r"layer 1 \(Linear\) does not take what reaches it, shape \(1, 9\)"):
         layer_costs([nn.Flatten(), nn.Linear(4, 4)], (3, 3))
     with pytest.raises(UsageError, match=r"layer 0 \(LSTM\) returns a tuple"):

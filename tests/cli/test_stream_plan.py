@@ -119,6 +119,12 @@ def test_int8_is_for_outputs_and_gradients_travel_in_bfloat16(layerline: Layerli
         json.loads(layerline(*words, *more).out)["bytes"] for more in ((), ("--codec", "bf16"), ("--codec", "int8"))
     )
     assert (half / plain, coarse / plain) == (0.5, 0.375)
+    sent = [
+        {way["name"]: way["bytes"] for way in json.loads(layerline(*words, "--compare", *more).out)["compare"]}
+        for more in ((), ("--codec", "int8"))
+    ]
+    assert sent[0]["GPipe"] == sent[1]["GPipe"], "PyTorch sends its tensors as they are"
+    assert sent[0]["reach all"] > sent[1]["reach all"]
 
 
 def test_coding_is_measured_and_other_reaches_cannot_code(layerline: Layerline, file: str) -> None:

@@ -36,13 +36,13 @@ class Part(nn.Module):
         self.numbers, self._feed, self._rows = numbers, feed, rows
         self.blocks = nn.ModuleList(model.blocks[number] for number in numbers)
         self._autocast = model.autocast
-        self._images = model.layout == torch.channels_last
+        self._channels_last = model.layout == torch.channels_last
 
     def forward(self, x: Tensor, at_12: Tensor) -> Tensor:
         """x [rows, …] to [rows, …]. `at_12`: step and microbatch."""
         step, part = at_12[0].tolist()
         count = self._feed.count(step, part)
-        h = _lie(x if count == self._rows else x[: count or 1], inside=self._images)
+        h = _lie(x if count == self._rows else x[: count or 1], inside=self._channels_last)
         for number, block in zip(self.numbers, self.blocks, strict=True):
             with drawing(h, self._feed.seed(number, step, part)), self._autocast(h.device), _learning(block, count > 0):
                 h = block(h)

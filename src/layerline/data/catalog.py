@@ -122,7 +122,8 @@ def load_dataset(
         return _load_path(path)
     raise UsageError(
         f"there is no data set '{name}'{did_you_mean(name, dataset_names())}",
-        hint=f"data sets: {', '.join(dataset_names())}; or an .npz file, an image folder, hf:owner/name",
+        hint=f"data sets: {', '.join(dataset_names())}; or an .npz file, an image folder, hf:owner/name; "
+        "from Python any set, handed in (again): data=…",
     )
 
 

@@ -56,7 +56,7 @@ class Order:
         return origins
 
     def facts(self, block: int) -> dict[str, int | float]:
-        """Of a block, numbered from 1: what it learned from, and how often."""
+        """What block `block` (from 0; counted from 1 in the answer) learned from, and how often."""
         _, uses = np.unique(self.events[self.events[:, 0] == block, 1], return_counts=True)
         found = {"block": block + 1, "steps": int(uses.sum()), "minibatches": len(uses)}
         return found | {"uses": round(float(uses.mean()), 3), "most_uses": int(uses.max())}

@@ -49,9 +49,20 @@ def build_heads(
             continue
         try:
             built[index] = head.build(cost.output_shape, classes, blocks[index + 1 :])
+            if dtype.is_floating_point:
+                _refuse_rows(head.kind, built[index], cost.output_shape, classes)
         except UsageError as error:
             raise UsageError(f"block {index + 1} of {len(blocks)}: {error.what}", hint=error.hint) from error
     return built
+
+
+def _refuse_rows(kind: str, head: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+    """UsageError for a head that scores every row of outputs [*shape], where an example has one label."""
+    if layer_costs([head], shape)[0].output_shape != (classes,):
+        raise UsageError(
+            f"the head '{kind}' scores every row of outputs {list(shape)}, and an example has one label",
+            hint="end the block with images [C, H, W], or flatten its outputs and choose the head 'linear'",
+        )
 
 
 def head_shares(

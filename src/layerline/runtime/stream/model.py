@@ -30,7 +30,7 @@ from layerline.errors import UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.coding import Coding
-from layerline.runtime.stream.own_layers import layout_for, refuse_scores, refuse_scores_of_tokens, stream_blocks
+from layerline.runtime.stream.network import layout_for, refuse_scores, stream_blocks
 from layerline.runtime.stream.readout import BlockReadout, together
 from layerline.runtime.training import Predictor
 from layerline.schedules.reach import Reach
@@ -44,7 +44,7 @@ caches, which takes 15 to 44 % less time than 512 (two networks, two precisions)
 
 class StreamModel(Predictor):
     """Classifies raw examples [B, *shape]. `heads` has those blocks that have a loss, except the last, whose outputs
-    are scores."""
+    are scores; `layout` is how images and the weights for them lie."""
 
     run: StreamRun
 
@@ -63,8 +63,6 @@ class StreamModel(Predictor):
         self.blocks = nn.ModuleList(blocks)
         refuse_scores(run, self.output_shapes[-1], len(classes))
         heads = build_heads(run.head, blocks, encoder.input_shape, len(classes), encoder.dtype, self.reach.losses)
-        if isinstance(encoder, Encoder):
-            refuse_scores_of_tokens(run.head.kind, heads, self.output_shapes, len(classes))
         self.heads = nn.ModuleDict({str(index): head for index, head in heads.items()})
         self.layout = layout_for(run, blocks, sample)
         coded = [] if isinstance(run.boundary, Plain) else self.output_shapes[:-1]

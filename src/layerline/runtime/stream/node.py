@@ -18,7 +18,7 @@ from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.recording import Recording
 from layerline.runtime.stream.stage import stage_of
-from layerline.runtime.stream.sums import Sums
+from layerline.runtime.stream.sums import Sums, by_name
 from layerline.runtime.training import below, take_over
 from layerline.transport.boundary import Parcel
 from layerline.transport.message import SAME_RUN
@@ -140,7 +140,7 @@ class StreamNode:
 
     def sums(self) -> list[Tensor]:
         """What was recorded since the epoch began."""
-        return [total for sums in self._sums.values() for total in sums.tensors().values()]
+        return list(by_name(self._sums).values())
 
     def update(self, block: int, step: int) -> None:
         """A block follows the gradients of the minibatch, and heads here that are made of its weights follow it."""
@@ -189,9 +189,7 @@ class StreamNode:
 
     def _fixed(self) -> dict[str, Tensor]:
         """What has the same names and sizes at every step."""
-        named = {
-            f"{block}.{name}": total for block, sums in self._sums.items() for name, total in sums.tensors().items()
-        }
+        named = by_name(self._sums)
         for block, stage in self.stages.items():
             named |= {f"{block}.{name}": tensor for name, tensor in stage.tensors().items()}
         for block, outlet in self._outlets.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,8 @@ class Sums:
     def tensors(self) -> dict[str, Tensor]:
         """The sums, float64 [], by name."""
         return {"losses": self._loss, "right": self._right}
+
+
+def by_name(every: Mapping[int, Sums]) -> dict[str, Tensor]:
+    """Those of some blocks, each under its block's number."""
+    return {f"{block}.{name}": total for block, sums in every.items() for name, total in sums.tensors().items()}

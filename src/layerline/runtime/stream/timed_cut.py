@@ -18,7 +18,7 @@ from layerline.data.text_set import AnySet, TextSet
 from layerline.errors import UsageError
 from layerline.runtime.members import Membership
 from layerline.runtime.stream.model import encoder_of
-from layerline.runtime.stream.own_layers import layers_of, layout_for
+from layerline.runtime.stream.network import layers_of, layout_for
 from layerline.runtime.threads import compute_threads
 from layerline.stream_run import StreamRun
 

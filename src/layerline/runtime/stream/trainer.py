@@ -23,7 +23,7 @@ from layerline.runtime.stream.crossing import crossings
 from layerline.runtime.stream.feed import Feed
 from layerline.runtime.stream.model import StreamModel
 from layerline.runtime.stream.stage import stage_of
-from layerline.runtime.stream.sums import Sums
+from layerline.runtime.stream.sums import Sums, by_name
 from layerline.runtime.training import BaseTrainer, Cursor, take_over
 from layerline.stream_run import StreamRun
 
@@ -75,9 +75,7 @@ class StreamTrainer(BaseTrainer):
                 yield self._end_epoch(epoch, self.feed.examples(epoch * self.batches + last - 1))
 
     def tensors(self) -> dict[str, Tensor]:
-        named = {
-            f"{block}.{name}": total for block, sums in self._sums.items() for name, total in sums.tensors().items()
-        }
+        named = by_name(self._sums)
         for stage in self.stages:
             named |= {f"{stage.index}.{name}": tensor for name, tensor in stage.tensors().items()}
         for crossing in self.crossings:

@@ -1,4 +1,4 @@
-"""The blocks of a stream: what the run's network makes, or what was handed in from Python.
+"""The network of a stream in blocks, and how its images lie: what the run describes, or what was handed in from Python.
 
 nn.Sequential     layers, cut as the run says
 list of modules   blocks already, each as it is
@@ -6,7 +6,7 @@ list of modules   blocks already, each as it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,19 +70,6 @@ def refuse_scores(run: StreamRun, scores: tuple[int, ...], classes: int) -> None
             f"the network ends with outputs of the shape {list(scores)}, and there are {classes} classes",
             hint=f"end it with a score for every class, such as nn.Linear(…, {classes})",
         )
-
-
-def refuse_scores_of_tokens(
-    kind: str, heads: Mapping[int, nn.Module], shapes: Sequence[tuple[int, ...]], classes: int
-) -> None:
-    """UsageError for a head that scores every row of an example, which has one label. `shapes`: of blocks' outputs."""
-    for block, head in heads.items():
-        if layer_costs([head], shapes[block])[0].output_shape != (classes,):
-            raise UsageError(
-                f"block {block + 1}: the head '{kind}' scores every row of outputs {list(shapes[block])}, "
-                "and an example has one label",
-                hint="end the block with images [C, H, W], or flatten its outputs and choose the head 'linear'",
-            )
 
 
 def layout_for(run: StreamRun, layers: Sequence[nn.Module], sample: Tensor) -> torch.memory_format:
