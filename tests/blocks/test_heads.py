@@ -133,6 +133,12 @@ def test_the_block_is_named() -> None:
         build_heads(MlpSrHead(), blocks, (3, 27, 27), 5)
 
 
+def test_nothing_follows_a_layer_without_weights() -> None:
+    """It was built, followed nothing, and stayed as it was drawn."""
+    with pytest.raises(UsageError, match=r"'man' follows the next layer, and that \(ReLU\) has no weights"):
+        ManHead().build((8, 4, 4), 5, [nn.ReLU(), nn.Conv2d(8, 8, 3), PoolLinear(8, 5)])
+
+
 def test_modules_of_ones_own_cannot_be_copied() -> None:
     with pytest.raises(UsageError, match="'auglocal' copies the layers ahead, and cannot copy Conv2d"):
         AugLocalHead().build((8, 4, 4), 5, [nn.Conv2d(8, 8, 3), PoolLinear(8, 5)])

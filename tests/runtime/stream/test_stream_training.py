@@ -193,6 +193,8 @@ def test_a_text_is_learned_and_judged_in_bits(tmp_path: Path) -> None:
     assert api.evaluate(tmp_path / "run")["bits_per_character"] == result.values["bits_per_character"]
     with pytest.raises(DataError, match="the tokens run from 0 to 999"):
         result.model.predict(torch.tensor([[0, 999]]))
+    with pytest.raises(DataError, match=r"tokens have the shape \[B, T\], a row a text, not \[8\]"):
+        result.model.predict(torch.zeros(8, dtype=torch.int64))
 
 
 def test_another_text_is_read_with_the_vocabulary_of_the_model(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from layerline.blocks.tokens import TokenEncoder
 from layerline.data.dataset import Examples
 from layerline.data.text import require_inside
 from layerline.data.text_set import AnySet, TextSet, Windows
-from layerline.errors import UsageError
+from layerline.errors import DataError, UsageError
 from layerline.runtime.model import PRECISIONS, refuse_other_examples
 from layerline.runtime.seeding import generator
 from layerline.runtime.stream.coding import Coding
@@ -181,7 +181,7 @@ class StreamModel(Predictor):
         if isinstance(self.encoder, Encoder):
             refuse_other_examples(self.encoder, raw)
         else:
-            require_inside(raw, len(self.classes), "the tokens")
+            _refuse_other_tokens(self, raw)
         readout, device = readout or self.available_readouts()[0], self.device
         with predicting(self), torch.inference_mode(), self.autocast(device):
             parts = raw.split(self.chunk_rows())
@@ -254,6 +254,15 @@ class StreamModel(Predictor):
         """The run's precision for forward passes of any module."""
         dtype = PRECISIONS[self.run.precision]
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
+
+
+def _refuse_other_tokens(model: StreamModel, raw: Tensor) -> None:
+    """DataError if these are not rows of tokens of the model's vocabulary."""
+    if raw.ndim != 2:
+        raise DataError(
+            f"tokens have the shape [B, T], a row a text, not {list(raw.shape)}", hint="one text: tokens[None]"
+        )
+    require_inside(raw, len(model.classes), "the tokens")
 
 
 def refuse_single_examples(model: StreamModel, data: AnySet) -> None:
